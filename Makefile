@@ -1,0 +1,50 @@
+# `make run` and `make test` set everything up themselves; a second call starts at once.
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
+BIN := .venv/bin
+READY := .venv/ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: run repro test check lint types imports lock clean help
+
+run: $(READY) ## compare methods as params.yaml says: report, MLflow runs, registered models
+	@$(BIN)/python -m pipelines.compare
+
+repro: $(READY) ## the same without Prefect, one stage after the other
+	@$(BIN)/dvc repro && $(BIN)/tunetrail sync
+
+test: $(READY) check ## every test: fast ones first, then the pipeline on the real model
+	@$(BIN)/python -m pytest tests -m "not pipeline"
+	@$(BIN)/python -m pytest tests -m pipeline
+
+check: lint types imports ## formatting, lint, types, layers
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)
+	@$(BIN)/mypy
+
+imports: $(READY)
+	@$(BIN)/lint-imports
+
+lock: ## write requirements.lock from what is installed now
+	@{ echo "# Exact versions that run together. Written by \`make lock\`."; \
+	   $(BIN)/pip freeze --exclude-editable | sed '/^#/d; s/+cpu$$//'; } > requirements.lock
+
+clean: ## remove results and databases (downloads and the environment stay)
+	rm -rf models plan runs comparison receipt.json data/canonical data/validated data/prepared \
+	  .tunetrail .dvc/cache .dvc/tmp dvc.lock
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+# torch comes by plain pip like the rest, so that whatever wheel the machine offers is taken.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: Python 3.11 or later is needed; set PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	$(BIN)/python -c 'from tunetrail.dag import allow_missing_git; allow_missing_git()'
+	@touch $(READY)

@@ -1,0 +1,1 @@
+"""Prefect flows over TuneTrail's stages. The only place that imports Prefect."""

@@ -1,0 +1,257 @@
+"""The flow of ``make run``: execute what is stale, in parallel, and bring MLflow up to date.
+
+DVC decides what is stale and records what came out. Prefect decides order, width and retries, and
+keeps the states. Workers execute the same commands as ``dvc repro``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import queue
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from pipelines.environment import configure_prefect
+from pipelines.progress import Display
+from pipelines.scheduler import Scheduler
+from pipelines.workers import WorkerDied, run_command, start_server
+from tunetrail.dag import Cell, Dag, project_root, stale_cells
+from tunetrail.errors import TuneTrailError
+from tunetrail.files import STATE_DIR, read_json
+from tunetrail.params import Params, read_params
+
+_COMPARISON = Path("comparison")
+_RECEIPT = Path("receipt.json")
+
+
+@dataclass
+class Outcome:
+    """What a run of the flow did.
+
+    Attributes:
+        executed: Cells whose command ran and succeeded.
+        restored: Cells whose outputs came back from DVC's run cache.
+        failed: Cell → reason.
+        blocked: Cells that could not run because one above them failed.
+    """
+
+    executed: list[str] = field(default_factory=list)
+    restored: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    blocked: list[str] = field(default_factory=list)
+
+
+class RunsFailed(RuntimeError):
+    """Some stages failed; the others are done."""
+
+
+def run_stale(
+    dag: Dag, stale: dict[str, list[str]], project: str, width: int, display: Display
+) -> Outcome:
+    """Run the Prefect flow over the stale cells."""
+    # Imported here, after the environment is set, and only when there is something to run.
+    from prefect import flow, task
+    from prefect.artifacts import create_table_artifact
+    from prefect.cache_policies import NO_CACHE
+    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.futures import PrefectFuture
+    from prefect.task_runners import ThreadPoolTaskRunner
+    from prefect.tasks import Task
+
+    def worth_retrying(_: Task[Any, Any], __: TaskRun, state: State[Any]) -> bool:
+        return isinstance(state.result(raise_on_failure=False), WorkerDied)
+
+    # DVC is the one cache: Prefect keeps states, not results.
+    @task(
+        task_run_name="{name}",
+        retries=2,
+        retry_delay_seconds=1,
+        retry_condition_fn=worth_retrying,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+    def execute(name: str, command: str) -> None:
+        log = STATE_DIR / "logs" / f"{name}.log"
+        run_command(command, log, lambda *state: display.step(name, *state))
+
+    outcome = Outcome()
+    scheduler = Scheduler(dag.cells, width)
+    finished: queue.Queue[tuple[Cell, PrefectFuture[None]]] = queue.Queue()
+
+    def look_at(cell: Cell) -> None:
+        """Start a cell, or find that there is nothing to do for it."""
+        if not dag.changes(cell.name):
+            pass
+        elif dag.begin(cell.name):
+            outcome.restored.append(cell.name)
+        else:
+            display.started(cell.name)
+            future = execute.with_options(name=cell.stage).submit(cell.name, cell.command)
+            future.add_done_callback(lambda done: finished.put((cell, done)))
+            return
+        scheduler.finish(cell.name)
+        if cell.name in stale:
+            display.finished(cell.name)
+
+    def settle(cell: Cell, future: PrefectFuture[None]) -> None:
+        """Record what a cell gave, or give up what depends on it."""
+        try:
+            future.result()
+            dag.record(cell.name)
+        except Exception as error:  # the reason is shown; the other cells go on
+            outcome.failed[cell.name] = str(error)
+            display.finished(cell.name, failed=True)
+            for lost in scheduler.fail(cell.name):
+                outcome.blocked.append(lost)
+                display.finished(lost)
+        else:
+            outcome.executed.append(cell.name)
+            scheduler.finish(cell.name)
+            display.finished(cell.name)
+
+    runner: Any = ThreadPoolTaskRunner(max_workers=width)
+
+    @flow(name="compare", task_runner=runner)
+    def compare(project: str) -> None:
+        while scheduler.busy:
+            while (ready := scheduler.next()) is not None:
+                look_at(ready)
+            if scheduler.busy:
+                settle(*finished.get())
+        if outcome.failed:
+            raise RunsFailed("; ".join(f"{n}: {why}" for n, why in outcome.failed.items()))
+        create_table_artifact(key="comparison", table=_rows(), description=f"Scores of {project}")
+
+    with contextlib.suppress(RunsFailed):  # Prefect has the state; the outcome has the reasons
+        compare(project)
+    return outcome
+
+
+def _rows() -> list[dict[str, Any]]:
+    """The comparison as a table of a row a task and method."""
+    tasks = read_json(_COMPARISON / "comparison.json")["tasks"]
+    return [
+        {
+            "task": task,
+            "method": method["title"],
+            "metric": content["primary"],
+            **method["summary"][content["primary"]],
+            "chosen on selection": "yes" if label == content["winner"]["method"] else "",
+        }
+        for task, content in tasks.items()
+        for label, method in content["methods"].items()
+    ]
+
+
+def main() -> int:
+    """Command line of the flow; returns the exit code (1: something failed, 2: bad input)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.compare",
+        description="Execute what is stale of the comparison in params.yaml, and show the result.",
+        epilog="example: python -m pipelines.compare --workers 4",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="stages side by side (default: cores / threads)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print what was done as JSON on standard output"
+    )
+    options = parser.parse_args()
+    console = Console(stderr=options.json, soft_wrap=True, highlight=False, markup=False)
+    try:
+        return _run(options.workers, options.json, console)
+    except TuneTrailError as error:
+        console.print(f"error: {error}", style="red")
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted; what is done is kept, repeat the command to go on")
+        return 130
+
+
+def _run(workers: int, as_json: bool, console: Console) -> int:
+    started = time.monotonic()
+    root = project_root(Path.cwd())
+    os.chdir(root)
+    params = read_params(Path("params.yaml"))
+    width = workers or max(1, (os.cpu_count() or 1) // params.numerics.threads)
+    STATE_DIR.mkdir(exist_ok=True)
+    configure_prefect()
+    try:
+        with FileLock(STATE_DIR / "run.lock", timeout=0):
+            outcome = _execute(root, params, width, console)
+            result: dict[str, Any] = asdict(outcome)
+            if outcome.failed:
+                _show_failures(outcome, console)
+            else:
+                result |= _finish(console, params)
+    except Timeout:
+        raise TuneTrailError(
+            f"another run is under way in '{root}'", "wait for it, or stop it"
+        ) from None
+    result["seconds"] = round(time.monotonic() - started, 1)
+    console.print(f"{len(outcome.executed)} stages executed in {result['seconds']:.0f} s")
+    if as_json:
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    return 1 if outcome.failed or result["refused"] else 0
+
+
+def _execute(root: Path, params: Params, width: int, console: Console) -> Outcome:
+    dag = Dag(root)
+    stale = stale_cells(dag)
+    if not stale:
+        console.print("Everything is up to date.")
+        return Outcome()
+    runs = sum(name.startswith("train@") for name in stale)
+    console.print(
+        f"{len(stale)} of {len(dag.cells)} stages are stale, {runs} of them runs; "
+        f"{width} side by side"
+    )
+    start_server()
+    with Display(console, total=len(stale), runs=runs) as display:
+        return run_stale(dag, stale, params.project, width, display)
+
+
+def _finish(console: Console, params: Params) -> dict[str, Any]:
+    """Bring MLflow up to date and say where everything is."""
+    from tunetrail.tracking.sync import bring_up_to_date, tracking_uri
+
+    done = bring_up_to_date(_RECEIPT)
+    console.print((_COMPARISON / "table.md").read_text(encoding="utf-8"))
+    home = os.environ.get("PREFECT_HOME")
+    prefect = f"PREFECT_HOME={home} " if home else ""
+    registered = done["versions_created"] + done["versions_present"]
+    console.print(
+        f"Report      {(_COMPARISON / 'report.html').absolute()}\n"
+        f"MLflow      experiment '{params.project}': {done['runs_created']} runs added, "
+        f"{done['runs_present']} were there, {registered} registered models\n"
+        f"  open it   .venv/bin/mlflow ui --backend-store-uri {tracking_uri()}\n"
+        f"Prefect     {prefect}.venv/bin/prefect server start"
+    )
+    for refused in done["refused"]:
+        console.print(f"NOT registered: {refused['name']}: {refused['reason']}", style="red")
+    return done
+
+
+def _show_failures(outcome: Outcome, console: Console) -> None:
+    console.print(
+        f"{len(outcome.failed)} stages failed; the others are done and kept:", style="red"
+    )
+    for name, reason in outcome.failed.items():
+        console.print(f"  {name}: {reason}")
+    console.print(
+        f"{len(outcome.blocked)} stages below them wait. Repeat the command when the reason is "
+        "gone; only what is missing will run."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What a person sees while the pipeline runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+#: Seconds between lines when output is not a terminal.
+_LINE_EVERY = 15.0
+
+
+class Display:
+    """Live progress on a terminal; a line now and then elsewhere.
+
+    Args:
+        console: Where to draw.
+        total: Stages that may have to run.
+        runs: How many of them are trainings.
+    """
+
+    def __init__(self, console: Console, total: int, runs: int) -> None:
+        self._console = console
+        self._live = console.is_terminal
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self._last_line = self._started
+        self._runs, self._runs_done = runs, 0
+        self._total, self._done = total, 0
+        self._spent = 0.0
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=18),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not self._live,
+        )
+        self._overall = self._progress.add_task("all stages", total=total, note="")
+        self._rows: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def started(self, name: str) -> None:
+        """A stage begins."""
+        with self._lock:
+            self._rows[name] = self._progress.add_task(name, total=None, note="")
+
+    def step(self, name: str, step: int, steps: int, loss: float) -> None:
+        """A training reports its step and loss."""
+        with self._lock:
+            if name in self._rows:
+                self._progress.update(
+                    self._rows[name], completed=step, total=steps, note=f"loss {loss:.3f}"
+                )
+
+    def finished(self, name: str, *, failed: bool = False) -> None:
+        """A stage ended, or turned out to have nothing to do."""
+        with self._lock:
+            row = self._rows.pop(name, None)
+            if row is not None:
+                self._progress.remove_task(row)
+            self._done += 1
+            if name.startswith("train@"):
+                self._runs_done += 1
+            note = f"run {self._runs_done}/{self._runs}, {self._left()}"
+            self._progress.update(self._overall, completed=self._done, note=note)
+            if failed:
+                self._console.print(f"failed: {name}", style="red")
+            elif not self._live and self._due():
+                self._console.print(f"{self._done}/{self._total} stages, {note}; last: {name}")
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last_line < _LINE_EVERY and self._done < self._total:
+            return False
+        self._last_line = now
+        return True
+
+    def _left(self) -> str:
+        """Time left, by the share of stages done: rough, and right at the end."""
+        elapsed = time.monotonic() - self._started
+        seconds = elapsed / self._done * (self._total - self._done)
+        return f"about {int(seconds // 60)}:{int(seconds % 60):02d} left"

@@ -1,0 +1,38 @@
+"""Errors a user can act on: the value, the rule it breaks, and the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TuneTrailError(Exception):
+    """Bad input or a failed check. The command line prints it without a traceback and exits 2.
+
+    Args:
+        problem: The offending value and the rule it breaks.
+        fix: What to do about it.
+    """
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(f"{problem}\n  fix: {fix}")
+        self.problem = problem
+        self.fix = fix
+
+    def __reduce__(self) -> tuple[type[TuneTrailError], tuple[str, str]]:
+        return type(self), (self.problem, self.fix)
+
+
+class TrainingDiverged(TuneTrailError):
+    """The loss of a run stopped being a finite number."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> TuneTrailError:
+    """Error for a name that is not in a closed set; names the nearest valid one."""
+    options = sorted(known)
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    place = f"{where}: " if where else ""
+    return TuneTrailError(
+        f"{place}unknown {kind} '{name}'", f"{hint}valid: {', '.join(options) or 'none'}"
+    )

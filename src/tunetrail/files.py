@@ -1,0 +1,94 @@
+"""Digests, canonical JSON and writes that a kill cannot leave half done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunetrail.errors import TuneTrailError
+
+#: Everything TuneTrail keeps for itself in a project: downloads, checkpoints, logs, databases.
+STATE_DIR = Path(".tunetrail")
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """sha256 (hex) of a JSON-serialisable value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def tree_digest(folder: Path) -> str:
+    """sha256 (hex) over the relative names and bytes of every file below ``folder``.
+
+    Raises:
+        TuneTrailError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise TuneTrailError(
+            f"folder '{folder}' does not exist", "run the stage that writes it (`dvc repro`)"
+        )
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return digest_of({p.relative_to(folder).as_posix(): file_digest(p) for p in files})
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        TuneTrailError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TuneTrailError(
+            f"{path} does not exist", "run the stage that writes it (`dvc repro`, `make run`)"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise TuneTrailError(
+            f"{path} is not valid JSON ({error})", "delete it and run the stage again"
+        ) from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON in one step (a reader sees the old file or the new one)."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``target`` when the block succeeds, and vanishes when not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

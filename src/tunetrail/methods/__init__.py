@@ -1,0 +1,82 @@
+"""Fine-tuning methods, one module each; a module's name is the method's name.
+
+A method is a frozen group of options that knows how to attach itself to the sites of a model. It
+knows nothing of architectures, training or files.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from tunetrail import discovery
+from tunetrail.errors import unknown
+from tunetrail.modeling.classifier import Classifier
+from tunetrail.settings import Settings, parse
+
+
+class Method(Settings):
+    """Base class of every method.
+
+    The trunk is frozen and the head trains before :meth:`attach` is called, and random numbers
+    are seeded for this method alone, so attaching decides nothing else.
+    """
+
+    title: ClassVar[str]
+    paper: ClassVar[str] = Field(description="where the method is defined")
+    #: Why the trained model cannot be written as the base model's own weights, or None if it can.
+    not_mergeable: ClassVar[str | None] = None
+    #: Whether the model computes the same as the base model before any training step.
+    starts_at_base: ClassVar[bool] = True
+
+    learning_rate: float = Field(gt=0, description="peak learning rate")
+
+    def attach(self, model: Classifier) -> None:
+        """Add modules to ``model`` or unfreeze parameters of it."""
+        raise NotImplementedError
+
+    def merge(self, model: Classifier) -> None:
+        """Fold what was added into the base model's weights (in float32)."""
+
+    def check(self, hidden_size: int) -> None:
+        """Refuse options that cannot fit a base model of this hidden size.
+
+        Raises:
+            TuneTrailError: With the option, its value and the rule.
+        """
+
+
+def names() -> list[str]:
+    """Every method there is."""
+    return sorted(discovery.modules(__name__))
+
+
+def method_class(name: str, where: str = "") -> type[Method]:
+    """The class of method ``name``.
+
+    Raises:
+        TuneTrailError: No such method.
+    """
+    if name not in discovery.modules(__name__):
+        raise unknown("method", name, names(), where)
+    found: type[Method] = discovery.load(__name__, name, Method)
+    return found
+
+
+def resolve(name: str, options: dict[str, Any], where: str) -> Method:
+    """Method ``name`` with ``options``, defaults filled in.
+
+    Raises:
+        TuneTrailError: Unknown method or option, or a value out of range.
+    """
+    return parse(method_class(name, where), options, where)
+
+
+def attach(model: Classifier, method: Method, seed: int) -> None:
+    """Freeze the trunk, let the head train, and attach ``method`` with its own random numbers."""
+    model.trunk.requires_grad_(False)
+    model.head.requires_grad_(True)
+    torch.manual_seed(seed)
+    method.attach(model)

@@ -1,0 +1,74 @@
+"""LoRA: low-rank updates of weight matrices (Hu et al., arXiv 2106.09685)."""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from tunetrail.errors import TuneTrailError
+from tunetrail.methods import Method
+from tunetrail.modeling.classifier import Classifier
+
+Site = Literal["query", "key", "value", "attention_dense", "ffn_in", "ffn_out"]
+
+
+class LoRALinear(nn.Module):
+    """W·x + (alpha/rank)·B·A·dropout(x); A is ``(rank, in)``, B is ``(out, rank)``."""
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+        super().__init__()
+        self.base = base
+        self.scale = alpha / rank
+        self.dropout = nn.Dropout(dropout)
+        self.a = nn.Parameter(torch.empty(rank, base.in_features))
+        self.b = nn.Parameter(torch.zeros(base.out_features, rank))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape ``(…, in)`` to ``(…, out)``."""
+        low = nn.functional.linear(self.dropout(x), self.a)
+        out: torch.Tensor = self.base(x) + nn.functional.linear(low, self.b) * self.scale
+        return out
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The base layer with the update added to its weight, in float32."""
+        update = self.b.float() @ self.a.float() * self.scale
+        self.base.weight.copy_(self.base.weight.float() + update)
+        return self.base
+
+
+class LoRA(Method):
+    """A starts uniform (Kaiming, a = √5), B at zero, so training starts at the base model."""
+
+    title: ClassVar[str] = "LoRA"
+    paper: ClassVar[str] = "arXiv 2106.09685"
+
+    learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate")
+    rank: int = Field(default=8, ge=1, description="rank of the update")
+    alpha: float = Field(default=16.0, gt=0, description="the update is scaled by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="on the input of A")
+    sites: tuple[Site, ...] = Field(
+        default=("query", "value"), min_length=1, description="matrices that get an update"
+    )
+
+    def attach(self, model: Classifier) -> None:
+        """Wrap the chosen matrices of every layer."""
+        for path in (path for site in self.sites for path in model.sites.paths(site)):
+            layer = LoRALinear(model.module(path), self.rank, self.alpha, self.dropout)
+            model.replace(path, layer)
+
+    def merge(self, model: Classifier) -> None:
+        """Add every update to its matrix."""
+        for path in (path for site in self.sites for path in model.sites.paths(site)):
+            model.replace(path, model.module(path).merged())
+
+    def check(self, hidden_size: int) -> None:
+        """The rank of an update cannot exceed the matrix."""
+        if self.rank > hidden_size:
+            raise TuneTrailError(
+                f"lora: rank is {self.rank}, larger than the hidden size {hidden_size}",
+                f"give a rank of at most {hidden_size} (8 is usual)",
+            )

@@ -1,0 +1,1 @@
+"""The model under the methods: trunk, head, sites, adapter files."""

@@ -1,0 +1,138 @@
+"""The model that is trained: a pretrained trunk and a classification head."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunetrail.errors import TuneTrailError
+from tunetrail.modeling import attention
+from tunetrail.modeling.sites import Sites, sites_of
+
+
+class Head(nn.Module):
+    """Dropout and a linear layer on one vector per text."""
+
+    def __init__(self, size: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(size, classes)
+        nn.init.normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(batch, size)`` to logits ``(batch, classes)``."""
+        logits: torch.Tensor = self.linear(self.dropout(x))
+        return logits
+
+
+class Classifier(nn.Module):
+    """Trunk → pooling → head.
+
+    Pooling ``mean`` averages the token vectors under the mask; ``cls`` uses the trunk's pooler.
+    """
+
+    def __init__(self, trunk: nn.Module, config: Any, classes: int, pooling: str) -> None:
+        super().__init__()
+        dropout = getattr(config, "classifier_dropout", None)
+        self.trunk = trunk
+        self.head = Head(
+            config.hidden_size, classes, config.hidden_dropout_prob if dropout is None else dropout
+        )
+        self.pooling = pooling
+        self.hidden_size: int = config.hidden_size
+        self.sites: Sites = sites_of(config.model_type, config.num_hidden_layers)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor,
+    ) -> torch.Tensor:
+        """Logits ``(batch, classes)`` of token ids, mask and segments ``(batch, length)``."""
+        out = self.trunk(
+            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+        )
+        if self.pooling == "cls":
+            pooled = out.pooler_output
+        else:
+            weights = attention_mask.unsqueeze(-1).to(out.last_hidden_state.dtype)
+            pooled = (out.last_hidden_state * weights).sum(1) / weights.sum(1)
+        logits: torch.Tensor = self.head(pooled)
+        return logits
+
+    def module(self, path: str) -> Any:
+        """The module at ``path`` of the trunk."""
+        return self.trunk.get_submodule(path)
+
+    def replace(self, path: str, module: nn.Module) -> None:
+        """Put ``module`` at ``path`` of the trunk."""
+        parent, _, name = path.rpartition(".")
+        setattr(self.trunk.get_submodule(parent), name, module)
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        """Name → parameter of everything that trains, head included."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+def build_classifier(base: Path, classes: int, pooling: str, seed: int) -> Classifier:
+    """Load the trunk from a model folder (safetensors only) and start a head from ``seed``.
+
+    The head depends on the seed alone, so runs of one seed start with the same head whatever the
+    method.
+
+    Raises:
+        TuneTrailError: The folder holds no model, or one that TuneTrail cannot use.
+    """
+    # Imported here: it takes seconds, and listing methods should not.
+    from transformers import AutoConfig, AutoModel
+    from transformers.utils import logging
+
+    # The head is new by intention: the report of missing and unexpected weights is no news.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    config = AutoConfig.from_pretrained(base, local_files_only=True)
+    sites_of(config.model_type, config.num_hidden_layers)
+    options = {"add_pooling_layer": False} if pooling == "mean" else {}
+    trunk = AutoModel.from_pretrained(
+        base,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=torch.float32,
+        attn_implementation=attention.register(),
+        **options,
+    )
+    torch.manual_seed(seed)
+    return Classifier(trunk, config, classes, pooling)
+
+
+def check_base(base: Path) -> dict[str, Any]:
+    """The configuration of a model folder, checked for what TuneTrail needs.
+
+    Raises:
+        TuneTrailError: No configuration, no safetensors weights, or no tokenizer.
+    """
+    config_file = base / "config.json"
+    if not config_file.is_file():
+        raise TuneTrailError(
+            f"base model: no config.json in {base}", "point 'base.source' at a model folder"
+        )
+    config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
+    if not list(base.glob("*.safetensors")):
+        pickled = [p.name for p in base.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt"}]
+        raise TuneTrailError(
+            f"base model: no .safetensors weights in {base}"
+            + (f" ({pickled[0]} is a pickle and is never loaded)" if pickled else ""),
+            "convert the weights to safetensors",
+        )
+    if not (base / "tokenizer.json").is_file():
+        raise TuneTrailError(
+            f"base model: no tokenizer.json in {base}",
+            "save the fast tokenizer next to the weights",
+        )
+    sites_of(config.get("model_type", "unknown"), 0)
+    return config

@@ -1,0 +1,58 @@
+"""Where in an architecture a method can attach: one row of a table per family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunetrail.errors import TuneTrailError
+
+#: Site → module path inside one layer. Methods use the names on the left and nothing else.
+_BERT = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_dense": "attention.output.dense",
+    "attention_output": "attention.output.dropout",
+    "attention_norm": "attention.output.LayerNorm",
+    "ffn_in": "intermediate.dense",
+    "ffn_out": "output.dense",
+    "ffn_output": "output.dropout",
+    "ffn_norm": "output.LayerNorm",
+}
+
+#: Family (``model_type`` of the configuration) → path of the layers in the trunk, sites in a layer.
+_FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
+    "bert": ("encoder.layer", _BERT),
+    "roberta": ("encoder.layer", _BERT),
+    "xlm-roberta": ("encoder.layer", _BERT),
+    "electra": ("encoder.layer", _BERT),
+}
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The sites of one model."""
+
+    layers: str
+    within_layer: dict[str, str]
+    count: int
+
+    def paths(self, site: str) -> list[str]:
+        """Module paths of ``site`` in the trunk, first layer first."""
+        inner = self.within_layer[site]
+        return [f"{self.layers}.{index}.{inner}" for index in range(self.count)]
+
+
+def sites_of(model_type: str, layers: int) -> Sites:
+    """The sites of a family with this many layers.
+
+    Raises:
+        TuneTrailError: The family is not in the table.
+    """
+    if model_type not in _FAMILIES:
+        raise TuneTrailError(
+            f"base model architecture '{model_type}' has no declared sites",
+            f"use one of {', '.join(sorted(_FAMILIES))}, or add a row to modeling/sites.py",
+        )
+    path, within = _FAMILIES[model_type]
+    return Sites(layers=path, within_layer=within, count=layers)

@@ -1,0 +1,127 @@
+"""``params.yaml``: what to compare. The one place where a comparison is described."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from tunetrail import methods
+from tunetrail.errors import TuneTrailError, unknown
+from tunetrail.run import Budget, Training
+from tunetrail.settings import Settings, parse, read_yaml
+from tunetrail.task import TaskSpec, load_task
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+
+
+class Base(Settings):
+    """The base model."""
+
+    source: Path = Field(description="model folder or pointer file")
+    max_length: int = Field(default=128, ge=4, le=8192, description="tokens a text is cut to")
+    pooling: Literal["mean", "cls"] = Field(default="mean", description="what the head reads")
+
+
+class RequestedNumerics(Settings):
+    """Numerics as asked for; ``auto`` is settled when the plan is frozen."""
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    threads: int = Field(default=1, ge=1, description="CPU threads of one run")
+
+
+class Cost(Settings):
+    """The cost stage."""
+
+    steps: int = Field(default=10, ge=1, description="measured steps of each task and method")
+
+
+class Export(Settings):
+    """The export stage."""
+
+    tolerance: float = Field(
+        default=1e-4, gt=0, description="largest logit difference that may be registered"
+    )
+
+
+class Params(Settings):
+    """Everything in ``params.yaml``."""
+
+    project: str = Field(description="name of the comparison, and of the MLflow experiment")
+    base: Base
+    tasks: dict[str, dict[str, Any]] = Field(min_length=1)
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    baseline: str = Field(default="", description="label that times are shown relative to")
+    seeds: tuple[int, ...] = Field(min_length=1)
+    train_fraction: float = Field(default=1.0, gt=0, le=1, description="share of training rows")
+    budget: Budget
+    training: Training = Training()
+    numerics: RequestedNumerics = RequestedNumerics()
+    cost: Cost
+    export: Export
+
+    @field_validator("project")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
+            raise ValueError("use letters, digits, '_', '-' and '.'")
+        return value
+
+    @field_validator("tasks", "methods")
+    @classmethod
+    def _plain_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"'{name}' names a folder: use letters, digits and '_'")
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("seeds must be different from each other")
+        if min(value) < 0:
+            raise ValueError("seeds must not be negative")
+        return value
+
+
+def read_params(path: Path) -> Params:
+    """Read ``params.yaml`` and check everything that can be known before any work.
+
+    Raises:
+        TuneTrailError: The first thing that is wrong.
+    """
+    params = parse(Params, read_yaml(path), str(path))
+    for name in params.tasks:
+        task_of(params, name, path)
+    for name in params.methods:
+        method_of(params, name, path)
+    if params.baseline and params.baseline not in params.methods:
+        raise unknown("baseline", params.baseline, params.methods, str(path))
+    return params
+
+
+def task_of(params: Params, name: str, path: Path) -> TaskSpec:
+    """Task ``name`` of the plan, built-in declaration and overrides together."""
+    return load_task(name, params.tasks[name], f"{path}: tasks.{name}")
+
+
+def method_of(params: Params, label: str, path: Path) -> methods.Method:
+    """The method that ``params.yaml`` calls ``label``, every option resolved.
+
+    The key ``method`` says which method it is; without it the label is the method's name.
+    """
+    options = dict(params.methods[label])
+    name = options.pop("method", label)
+    if not isinstance(name, str):
+        raise TuneTrailError(
+            f"{path}: methods.{label}: 'method' is {name!r}, not a name", "give a method's name"
+        )
+    return methods.resolve(name, options, f"{path}: methods.{label}")
+
+
+def method_name(params: Params, label: str) -> str:
+    """Name of the method behind ``label``."""
+    return str(params.methods[label].get("method", label))

@@ -1,0 +1,63 @@
+"""The comparison as Markdown tables, for a terminal and for GitHub."""
+
+from __future__ import annotations
+
+from tunetrail.report import text
+from tunetrail.report.text import ABSENT, Json
+
+
+def markdown_table(comparison: Json, costs: Json, *, baseline: str = "") -> str:
+    """A heading, a table and a sentence for each task; columns are padded to read well as text.
+
+    Args:
+        comparison: Scores of all runs and their summaries, by task and label.
+        costs: Costs by task and label; either may lack an entry.
+        baseline: Label or name of the method whose training time is 1; where it is empty or was
+            not measured, the slowest method is.
+    """
+    parts = []
+    for name, task in comparison["tasks"].items():
+        header, rows = _cells(task, costs.get(name, {}), baseline)
+        parts.append(
+            f"## {task['title']}\n\n{_aligned(header, rows)}\n\n{text.chosen_sentence(name, task)}"
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(task: Json, costs: Json, baseline: str) -> tuple[list[str], list[list[str]]]:
+    primary, names = task["primary"], text.titles(task)
+    others = [metric for metric in task["metrics"] if metric != primary]
+    unit = text.reference(task, costs, baseline)
+    header = ["method", task["metric_titles"][primary], "95% interval", "n"]
+    header += [task["metric_titles"][metric] for metric in others]
+    header += ["trainable", "time" if unit is None else f"time ({names[unit]} = 1)"]
+    rows = []
+    for label in text.ranked(task):
+        summary, cost = task["methods"][label]["summary"], costs.get(label)
+        chosen = " (chosen)" if label == task["winner"]["method"] else ""
+        row = [
+            names[label] + chosen,
+            text.spread(summary[primary]),
+            text.interval(summary[primary]),
+            str(summary[primary]["count"]),
+            *(text.score(summary[metric]["mean"]) for metric in others),
+        ]
+        if cost is None or unit is None:
+            row += [ABSENT, ABSENT]
+        else:
+            ratio = text.ratio(cost["train_seconds"], costs[unit]["train_seconds"])
+            row += [text.count(cost["trainable_parameters"]), ratio]
+        rows.append(row)
+    return header, rows
+
+
+def _aligned(header: list[str], rows: list[list[str]]) -> str:
+    """A GitHub table: the first column to the left, the others to the right."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
+    rule = [f":{'-' * (widths[0] - 1)}", *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    lines = [
+        [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        for row in cells
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])

@@ -1,0 +1,136 @@
+"""One way to write each kind of number, and the sentences that several reports share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+
+ABSENT = "\N{EN DASH}"
+
+
+def score(value: float, digits: int = 3) -> str:
+    """A metric in raw units, ``0.771``; never ``-0.000``."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def spread(summary: Json) -> str:
+    """Mean and standard deviation over seeds, ``0.771 ± 0.008``; the mean alone for one seed."""
+    mean = score(summary["mean"])
+    return mean if summary["std"] is None else f"{mean} ± {score(summary['std'])}"
+
+
+def interval(summary: Json) -> str:
+    """``[0.752, 0.790]``, or a dash for one seed."""
+    if summary["low"] is None or summary["high"] is None:
+        return ABSENT
+    return f"[{score(summary['low'])}, {score(summary['high'])}]"
+
+
+def count(value: float) -> str:
+    """Whole number with separators, ``22,713,216``."""
+    return f"{value:,.0f}"
+
+
+def short_count(value: float) -> str:
+    """Number for an axis, ``300``, ``20 k``, ``1.5 M``."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def share(part: float, whole: float) -> str:
+    """Part of a whole in percent, ``0.41%``."""
+    value = part / whole
+    if value in (0.0, 1.0):
+        return f"{value:.0%}"
+    if value < 0.0001:
+        return "<0.01%"
+    return f"{value:.1%}" if value >= 0.1 else f"{value:.2%}"
+
+
+def three_digits(value: float) -> str:
+    """A measured quantity, ``3.42``, ``56.3`` or ``1,234``."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def ratio(part: float, whole: float) -> str:
+    """One quantity in units of another, two decimals and a multiplication sign."""
+    return f"{part / whole:.2f}\N{MULTIPLICATION SIGN}"
+
+
+def size(value: float) -> str:
+    """Bytes in binary units, ``86.6 MiB``."""
+    amount = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1000 or unit == "TiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.3g} {unit}"
+
+
+def seconds(value: float) -> str:
+    """Duration, ``4.2 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    if value < 59.5:
+        return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(value / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def small(value: float) -> str:
+    """A difference close to zero, ``3.0e-7``."""
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+
+
+def ranked(task: Json) -> list[str]:
+    """Labels of a task's methods by mean test score of the primary metric, highest first."""
+    methods = task["methods"]
+    return sorted(methods, key=lambda m: -methods[m]["summary"][task["primary"]]["mean"])
+
+
+def titles(task: Json) -> dict[str, str]:
+    """Title of each label; the label is added where one method appears under several labels."""
+    plain = [entry["title"] for entry in task["methods"].values()]
+    return {
+        label: f"{entry['title']} ({label})" if plain.count(entry["title"]) > 1 else entry["title"]
+        for label, entry in task["methods"].items()
+    }
+
+
+def chosen_sentence(name: str, task: Json) -> str:
+    """What was chosen on the selection set, with its test score and interval."""
+    label, metric = task["winner"]["method"], task["primary"]
+    summary = task["methods"][label]["summary"][metric]
+    found = f"test {task['metric_titles'][metric]} {score(summary['mean'])}"
+    found += (
+        " with one seed, so without an interval"
+        if summary["low"] is None
+        else f" {interval(summary)} over {plural(summary['count'], 'seed')}"
+    )
+    return f"On {name}, {titles(task)[label]} was chosen on the selection set: {found}."
+
+
+def reference(task: Json, costs: Json, baseline: str) -> str | None:
+    """Label whose training time is 1: the baseline where it was measured, else the slowest.
+
+    Args:
+        task: One task of the comparison.
+        costs: That task's costs, by label.
+        baseline: Label or name of a method; empty for the slowest.
+    """
+    measured = [label for label in task["methods"] if label in costs]
+    named = [m for m in measured if baseline in (m, task["methods"][m]["name"])]
+    slowest = sorted(measured, key=lambda m: -costs[m]["train_seconds"])
+    return next(iter(named + slowest), None)

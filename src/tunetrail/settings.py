@@ -1,0 +1,92 @@
+"""Frozen, closed settings: the base class of everything read from YAML, with readable errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+from tunetrail.errors import TuneTrailError, unknown
+
+
+class Settings(pydantic.BaseModel):
+    """A frozen group of settings; a key it does not know is an error."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=pydantic.BaseModel)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        TuneTrailError: The file is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TuneTrailError(
+            f"{path} does not exist", "run inside a TuneTrail project, or name the file"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TuneTrailError(
+            f"{path} is not valid YAML: {' '.join(str(error).split())}", "correct the syntax"
+        ) from None
+    if not isinstance(content, dict):
+        raise TuneTrailError(f"{path} must be a mapping of keys to values", "see params.yaml")
+    return content
+
+
+def parse(model: type[S], values: Any, where: str) -> S:
+    """Validate ``values`` as ``model``.
+
+    Args:
+        model: The settings class.
+        values: What was read from YAML.
+        where: File, or file and key, for the message.
+
+    Raises:
+        TuneTrailError: The first rule that is broken, with the key, the value and the way out.
+    """
+    try:
+        return model.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise _readable(model, error.errors()[0], where) from None
+
+
+def _readable(model: type[pydantic.BaseModel], error: Any, where: str) -> TuneTrailError:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        parent = _model_at(model, location[:-1])
+        prefix = ".".join([where, *location[:-1]]) if len(location) > 1 else where
+        return unknown("key", location[-1], parent.model_fields if parent else [], prefix)
+    if error["type"] == "missing":
+        return TuneTrailError(f"{where}: '{key}' is missing", f"add the key '{location[-1]}'")
+    rule = error["msg"].removeprefix("Value error, ")
+    rule = rule[0].lower() + rule[1:]
+    shown = repr(error["input"])
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    place = f"{where}: '{key}'" if key else where
+    return TuneTrailError(f"{place} is {shown}: {rule}", f"change '{key or where}'")
+
+
+def _model_at(
+    model: type[pydantic.BaseModel], location: list[str]
+) -> type[pydantic.BaseModel] | None:
+    """The settings class that holds the key at ``location`` (names the valid keys in an error)."""
+    current: Any = model
+    for part in location:
+        fields = getattr(current, "model_fields", {})
+        annotation = fields[part].annotation if part in fields else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        current = next(
+            (c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel)),
+            current if annotation is None else None,
+        )
+    found: type[pydantic.BaseModel] | None = current
+    return found

@@ -1,0 +1,68 @@
+"""base: fetch the base model, check it and write it to a folder of its own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tunetrail.errors import TuneTrailError
+from tunetrail.files import read_json, replacing, tree_digest, write_json
+from tunetrail.modeling.classifier import check_base
+from tunetrail.sources import read_source
+
+#: What a model folder may contain besides weights and tokenizer is left behind.
+_KEEP = {".json", ".txt", ".safetensors", ".model"}
+
+
+def fetch_base(source: Path, out: Path) -> None:
+    """Materialise the base model at ``out/model`` with its card ``out/card.json``.
+
+    Raises:
+        TuneTrailError: The source fails, or the folder is not a usable model.
+    """
+    origin = read_source(source)
+    with tempfile.TemporaryDirectory(prefix="tunetrail-") as scratch:
+        folder = origin.fetch(Path(scratch))
+        if not folder.is_dir():
+            raise TuneTrailError(
+                f"base model: '{folder}' is a file", "point 'base.source' at a model folder"
+            )
+        config = check_base(folder)
+        with replacing(out) as target:
+            model = target / "model"
+            model.mkdir()
+            for path in folder.iterdir():
+                if path.is_file() and path.suffix in _KEEP:
+                    shutil.copyfile(path, model / path.name)
+            card: dict[str, Any] = {
+                "source": origin.provenance(),
+                "digest": tree_digest(model),
+                "architecture": config["model_type"],
+                "hidden_size": config["hidden_size"],
+                "layers": config["num_hidden_layers"],
+                "max_positions": config["max_position_embeddings"],
+            }
+            write_json(target / "card.json", card)
+
+
+def read_base(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The model folder and its card."""
+    return folder / "model", read_json(folder / "card.json")
+
+
+def verified_base(folder: Path, expected: str) -> Path:
+    """The model folder, after checking its bytes against the digest that a run names.
+
+    Raises:
+        TuneTrailError: These are not the run's weights.
+    """
+    model = folder / "model"
+    actual = tree_digest(model)
+    if actual != expected:
+        raise TuneTrailError(
+            f"{model} is not the base model of this run\n  run    {expected}\n  actual {actual}",
+            "run the base and resolve stages again",
+        )
+    return model

@@ -1,0 +1,213 @@
+"""compare: every run's result in one comparison: table, JSON, plots and the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tunetrail import methods, metrics
+from tunetrail.files import read_json, replacing, write_json, write_text
+from tunetrail.intervals import summarise
+from tunetrail.params import Params
+from tunetrail.provenance import provenance
+from tunetrail.report import html, markdown, plots
+from tunetrail.run import RunSpec
+from tunetrail.stages.evaluate import METRICS, PREDICTIONS
+from tunetrail.stages.export import CERTIFICATE
+from tunetrail.stages.ingest import CARD as DATA_CARD
+from tunetrail.stages.prepare import CARD as SETS_CARD
+from tunetrail.stages.select import CHOICE, planned_runs
+from tunetrail.stages.train import HISTORY
+from tunetrail.stages.validate import RESULT, read_task
+
+COMPARISON = "comparison.json"
+SCORES = "scores.json"
+TABLE = "table.md"
+REPORT = "report.html"
+
+
+def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out: Path) -> None:
+    """Write the comparison to ``out``.
+
+    ``comparison.json`` holds every score and no time, so equal plans give equal files;
+    ``scores.json`` is its summary for ``dvc metrics``. ``table.md``, ``plots/`` and ``report.html``
+    also show costs and certificates.
+
+    Args:
+        params: The parameters (tasks and methods in the order to show them).
+        plan: The plan.
+        data: Folder of the canonical, validated and prepared data.
+        runs: Folder of the trained, evaluated, selected, exported runs and their costs.
+        base: What the base stage wrote.
+        out: Folder to write.
+    """
+    comparison: dict[str, Any] = {
+        "project": params.project,
+        "base": read_json(base / "card.json"),
+        "tasks": {name: _task(name, params, plan, data, runs) for name in params.tasks},
+    }
+    costs = {
+        task: {label: read_json(runs / "cost" / task / f"{label}.json") for label in params.methods}
+        for task in params.tasks
+    }
+    certificates = {
+        task: {
+            label: read_json(runs / "export" / task / label / CERTIFICATE)
+            for label in params.methods
+        }
+        for task in params.tasks
+    }
+    histories = {task: _histories(comparison["tasks"][task], task, runs) for task in params.tasks}
+    first = planned_runs(plan / next(iter(params.tasks)))[0][2]
+    made_with = provenance() | {
+        "numerics": first.numerics.model_dump(),
+        "budget": params.budget.model_dump(exclude_none=True),
+        "seeds": list(params.seeds),
+    }
+    with replacing(out) as folder:
+        write_json(folder / COMPARISON, comparison)
+        write_json(folder / SCORES, _scores(comparison))
+        figures = _plots(comparison, costs, histories, folder / "plots")
+        write_text(
+            folder / TABLE,
+            markdown.markdown_table(comparison, costs, baseline=params.baseline),
+        )
+        report = html.render(
+            comparison, costs, certificates, made_with, figures, baseline=params.baseline
+        )
+        write_text(folder / REPORT, report)
+
+
+def _task(name: str, params: Params, plan: Path, data: Path, runs: Path) -> dict[str, Any]:
+    task = read_task(data / "canonical" / name)
+    card = read_json(data / "canonical" / name / DATA_CARD)
+    gate = read_json(data / "validated" / name / RESULT)
+    sets = {
+        **read_json(data / "prepared" / name / "fit" / SETS_CARD)["sets"],
+        **read_json(data / "prepared" / name / "test" / SETS_CARD)["sets"],
+    }
+    choice = read_json(runs / "select" / name / CHOICE)
+    planned: dict[str, list[tuple[int, RunSpec]]] = {}
+    for label, seed, spec in planned_runs(plan / name):
+        planned.setdefault(label, []).append((seed, spec))
+    return {
+        "title": task.title or name,
+        "domain": task.domain,
+        "labels": list(task.labels),
+        "metrics": list(task.metrics),
+        "metric_titles": {m: metrics.find(m).title for m in task.metrics},
+        "primary": task.primary_metric,
+        "rows": {s: card_["rows"] for s, card_ in sets.items()},
+        "majority": _majority(
+            data / "prepared" / name, runs / "evaluate" / name, planned, task.metrics
+        ),
+        "data": {"source": card["source"], "licence": card["licence"], "digest": card["digest"]},
+        "validation": {
+            "dropped": len(gate["dropped"]),
+            "waived": gate["waived"],
+            "tolerated": [
+                f"{c['check']}: {c['count']} rows, {c['share']:.2%} (limit {c['limit']:.2%})"
+                for c in gate["checks"]
+                if c["outcome"] == "tolerated"
+            ],
+            "classes_missing": gate["classes_missing"],
+        },
+        "methods": {
+            label: _method(planned[label], choice, label, runs / "evaluate" / name / label)
+            for label in params.methods
+        },
+        "winner": {"method": choice["winner"], "seed": choice["seeds"][choice["winner"]]},
+    }
+
+
+def _method(
+    planned: list[tuple[int, RunSpec]], choice: dict[str, Any], label: str, evaluated: Path
+) -> dict[str, Any]:
+    spec = planned[0][1]
+    kind = methods.method_class(spec.method.name)
+    selection = {entry["seed"]: entry["selection"] for entry in choice["runs"][label]}
+    runs = [
+        {
+            "run": run.digest,
+            "seed": seed,
+            "selection": selection[seed],
+            "test": read_json(evaluated / str(seed) / METRICS),
+        }
+        for seed, run in planned
+    ]
+    return {
+        "name": spec.method.name,
+        "title": kind.title if label == spec.method.name else f"{kind.title} ({label})",
+        "paper": kind.paper,
+        "options": spec.method.options,
+        "mergeable": kind.not_mergeable is None,
+        "runs": runs,
+        "summary": {m: summarise([r["test"][m] for r in runs]) for m in spec.data.metrics},
+        "selected_seed": choice["seeds"][label],
+    }
+
+
+def _majority(
+    prepared: Path,
+    evaluated: Path,
+    planned: dict[str, list[tuple[int, RunSpec]]],
+    names: tuple[str, ...],
+) -> dict[str, float]:
+    """Scores on test of always predicting the class that is most frequent in train."""
+    train = read_json(prepared / "fit" / SETS_CARD)["sets"]["train"]["labels"]
+    top = list(train).index(Counter(train).most_common(1)[0][0])
+    label, runs = next(iter(planned.items()))
+    truth = pd.read_parquet(evaluated / label / str(runs[0][0]) / PREDICTIONS)["label"].to_numpy()
+    return metrics.score_all(names, truth, np.full_like(truth, top), len(train))
+
+
+def _histories(task: dict[str, Any], name: str, runs: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": label,
+            "title": method["title"],
+            "seed": run["seed"],
+            "loss": read_json(runs / "train" / name / label / str(run["seed"]) / HISTORY)["loss"],
+        }
+        for label, method in task["methods"].items()
+        for run in method["runs"]
+    ]
+
+
+def _scores(comparison: dict[str, Any]) -> dict[str, Any]:
+    """Task → method → metric → mean, as ``dvc metrics`` shows and compares it."""
+    return {
+        task: {
+            label: {metric: entry["mean"] for metric, entry in method["summary"].items()}
+            for label, method in content["methods"].items()
+        }
+        for task, content in comparison["tasks"].items()
+    }
+
+
+def _plots(
+    comparison: dict[str, Any],
+    costs: dict[str, Any],
+    histories: dict[str, list[dict[str, Any]]],
+    folder: Path,
+) -> dict[str, dict[str, str]]:
+    """Write every figure as SVG and PNG, and return them for the report."""
+    shown: dict[str, dict[str, str]] = {}
+    for name, task in comparison["tasks"].items():
+        figures = {
+            "score": plots.score_plot(task),
+            "parameters": plots.tradeoff_plot(task, costs[name], "trainable parameters"),
+            "time": plots.tradeoff_plot(task, costs[name], "training seconds"),
+            "loss": plots.loss_plot(task, histories[name]),
+        }
+        for figure_name, figure in figures.items():
+            for suffix in (".svg", ".png"):
+                path = folder / name / f"{figure_name}{suffix}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                plots.save(figure, path)
+        shown[name] = {key: plots.inline_svg(figure) for key, figure in figures.items()}
+    return shown

@@ -1,0 +1,70 @@
+"""evaluate: metrics and every single prediction of a run on the test set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tunetrail.errors import TuneTrailError
+from tunetrail.files import replacing, tree_digest, write_json
+from tunetrail.metrics import score_all
+from tunetrail.modeling.adapter import load_adapter
+from tunetrail.modeling.classifier import Classifier
+from tunetrail.run import RunSpec, read_run
+from tunetrail.stages.base import verified_base
+from tunetrail.stages.train import build_run_model
+from tunetrail.training import numerics
+from tunetrail.training.predict import predict_logits, softmax
+from tunetrail.training.rows import Rows, read_rows
+
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.parquet"
+
+
+def evaluate(run: Path, base: Path, adapter: Path, data: Path, out: Path) -> None:
+    """Score a trained run on the test set, in float32, and write metrics and predictions.
+
+    Predictions have the columns ``id``, ``label``, ``prediction`` (class indices) and ``scores``
+    (class probabilities), in the order of the test set.
+    """
+    spec = read_run(run)
+    model = trained_model(spec, base, adapter)
+    rows = read_test(spec, data)
+    numerics.apply(spec.numerics)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    logits = predict_logits(model.to(device), rows, device)
+    predictions = logits.argmax(axis=1)
+    scores = score_all(spec.data.metrics, rows.labels, predictions, len(spec.data.labels))
+    with replacing(out) as folder:
+        write_json(folder / METRICS, scores)
+        pd.DataFrame(
+            {
+                "id": rows.ids,
+                "label": rows.labels,
+                "prediction": predictions.astype(np.int64),
+                "scores": list(softmax(logits)),
+            }
+        ).to_parquet(folder / PREDICTIONS, index=False)
+
+
+def trained_model(spec: RunSpec, base: Path, adapter: Path) -> Classifier:
+    """The model of a run with its trained tensors, in eval mode."""
+    model, _ = build_run_model(spec, verified_base(base, spec.base.digest))
+    load_adapter(model, adapter, run=spec.digest, base=spec.base.digest)
+    return model.eval()
+
+
+def read_test(spec: RunSpec, data: Path) -> Rows:
+    """The test set of a run.
+
+    Raises:
+        TuneTrailError: It is not the set that the run names.
+    """
+    if tree_digest(data) != spec.data.test:
+        raise TuneTrailError(
+            f"{data} is not the test set of this run", "run the prepare and resolve stages again"
+        )
+    return read_rows(data / "test.parquet")

@@ -1,0 +1,61 @@
+"""register: a receipt of what should be in MLflow. ``tunetrail sync`` brings MLflow there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tunetrail.files import file_digest, read_json, write_json
+from tunetrail.stages.export import CERTIFICATE
+
+
+def register(comparison_file: Path, exported: Path, out: Path) -> None:
+    """Write the receipt to ``out``.
+
+    It lists every run of the comparison and, for each task, the winner that select chose, as the
+    model version that should be registered. A winner without a passing certificate is listed under
+    ``refused`` with the reason instead.
+    """
+    comparison = read_json(comparison_file)
+    planned: list[dict[str, Any]] = []
+    models: list[dict[str, Any]] = []
+    refused: list[dict[str, Any]] = []
+    for task, content in comparison["tasks"].items():
+        for label, method in content["methods"].items():
+            planned += [
+                {"run": r["run"], "task": task, "label": label, "seed": r["seed"]}
+                for r in method["runs"]
+            ]
+        label, seed = content["winner"]["method"], content["winner"]["seed"]
+        certificate = read_json(exported / task / label / CERTIFICATE)
+        entry = {
+            "name": f"{comparison['project']}-{task}",
+            "alias": "champion",
+            "task": task,
+            "label": label,
+            "seed": seed,
+            "run": certificate["run"],
+            "onnx_sha256": certificate["onnx_sha256"],
+        }
+        if certificate["passed"]:
+            models.append(entry)
+        else:
+            refused.append({**entry, "reason": _reason(certificate)})
+    write_json(
+        out,
+        {
+            "project": comparison["project"],
+            "comparison": file_digest(comparison_file),
+            "runs": planned,
+            "models": models,
+            "refused": refused,
+        },
+    )
+
+
+def _reason(certificate: dict[str, Any]) -> str:
+    return (
+        f"ONNX logits differ by {certificate['largest_logit_difference']:.2g} "
+        f"(tolerance {certificate['tolerance']:.2g}), "
+        f"{certificate['prediction_flips']} of {certificate['rows']} predictions flip"
+    )

@@ -1,0 +1,339 @@
+"""validate: the gate that data must pass, as Great Expectations derived from the task."""
+
+from __future__ import annotations
+
+import html
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from tunetrail.errors import TuneTrailError
+from tunetrail.files import read_json, replacing, write_json, write_text
+from tunetrail.settings import parse
+from tunetrail.splits import SETS, assign_sets, text_keys
+from tunetrail.stages.ingest import DATA, TASK
+from tunetrail.task import TaskSpec
+
+RESULT = "result.json"
+
+#: Replacement characters, and UTF-8 that was read as Latin-1.
+_DAMAGE = "\ufffd|\u00c3[\u0080-\u00bf]|\u00e2\u20ac"
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation of the suite.
+
+    Attributes:
+        name: Short name, as in a task's ``checks`` and ``waive``.
+        meaning: What holds when it passes.
+        expectation: The Great Expectations object.
+        limit: Largest share of rows that may fail (0 for structural checks).
+    """
+
+    name: str
+    meaning: str
+    expectation: Any
+    limit: float
+
+
+def read_task(canonical: Path) -> TaskSpec:
+    """The task that the ingest stage froze."""
+    return parse(TaskSpec, read_json(canonical / TASK), str(canonical / TASK))
+
+
+def validate(canonical: Path, out: Path, data_docs: Path | None = None) -> None:
+    """Check canonical data and write ``result.json`` and ``index.html`` to ``out``.
+
+    Args:
+        canonical: What the ingest stage wrote.
+        out: Folder for the result.
+        data_docs: Folder for Great Expectations' own pages, if wanted.
+
+    Raises:
+        TuneTrailError: A check failed beyond its declared share. The result is written first.
+    """
+    task = read_task(canonical)
+    frame = with_facts(pd.read_parquet(canonical / DATA), task)
+    checks = suite(task)
+    outcomes = run_suite(frame, checks, task.name, data_docs)
+    report = [_judge(check, outcome, task, frame) for check, outcome in outcomes]
+    leaking = frame.loc[frame["leaks"], "id"].tolist()
+    result = {
+        "task": task.name,
+        "rows": len(frame),
+        "sets": {s: int((frame["set"] == s).sum()) for s in SETS},
+        "checks": report,
+        "passed": all(entry["outcome"] != "failed" for entry in report),
+        "dropped": leaking,
+        "waived": task.waive,
+        "classes_missing": _missing_classes(frame, task),
+    }
+    with replacing(out) as folder:
+        write_json(folder / RESULT, result)
+        write_text(folder / "index.html", _page(task, result))
+    failed = [entry for entry in report if entry["outcome"] == "failed"]
+    if failed:
+        raise TuneTrailError(
+            f"task '{task.name}': the data failed {len(failed)} of {len(report)} checks\n"
+            + "\n".join(_describe(entry) for entry in failed),
+            "correct the data; raise the share in the task's 'checks' or add the check to its "
+            f"'waive' if the fault is known. Details: {out / 'index.html'}",
+        )
+
+
+def with_facts(frame: pd.DataFrame, task: TaskSpec) -> pd.DataFrame:
+    """Canonical data with the columns that checks across rows need.
+
+    Adds ``set``; ``repeated`` (an earlier row of the set has the same texts and label);
+    ``conflicting`` (the same texts have another label somewhere); ``leaks`` (the same texts are in
+    a set that must not be seen: test for selection, test and selection for train);
+    ``majority`` (1.0 for rows of the most frequent class).
+    """
+    # As Python objects, so that the type of every single text is checked, not of the column.
+    frame = frame.astype({"text": "object"})
+    frame["set"] = assign_sets(frame, task)
+    key = text_keys(frame)
+    frame["repeated"] = pd.DataFrame(
+        {"key": key, "label": frame["label"], "set": frame["set"]}
+    ).duplicated()
+    frame["conflicting"] = frame["label"].groupby(key).transform("nunique") > 1
+    in_test = key.isin(set(key[frame["set"] == "test"]))
+    in_selection = key.isin(set(key[frame["set"] == "selection"]))
+    train, selection = frame["set"] == "train", frame["set"] == "selection"
+    frame["leaks"] = (train & (in_test | in_selection)) | (selection & in_test)
+    counts = frame["label"].value_counts()
+    top = counts.index[0] if len(counts) else None
+    frame["majority"] = (frame["label"] == top).fillna(False).astype(float)
+    return frame
+
+
+def suite(task: TaskSpec) -> list[Check]:
+    """The expectations that the task's declaration implies."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations.expectations as gxe
+
+    allowed = task.checks
+    shortest, longest = allowed.length_bounds
+    texts = ["text", "text_pair"] if task.columns.text_pair else ["text"]
+
+    def flagged(name: str, column: str, meaning: str) -> Check:
+        limit: float = getattr(allowed, name)
+        expectation = gxe.ExpectColumnValuesToBeInSet(
+            column=column, value_set=[False], mostly=1 - limit
+        )
+        return Check(name, meaning, expectation, limit)
+
+    def typed(column: str, *types: str) -> Any:
+        return gxe.ExpectColumnValuesToBeInTypeList(column=column, type_list=list(types))
+
+    def structure(name: str, meaning: str, expectation: Any) -> Check:
+        return Check(name, meaning, expectation, 0.0)
+
+    columns = ("id", "group", "split", "text", "text_pair", "label")
+    checks = [
+        structure(f"column {c}", f"column '{c}' exists", gxe.ExpectColumnToExist(column=c))
+        for c in columns
+    ]
+    checks += [
+        structure("types", "labels are whole numbers", typed("label", "int64", "Int64Dtype")),
+        structure("types", "texts are text", typed("text", "str")),
+        structure(
+            "unique ids", "every row has its own id", gxe.ExpectColumnValuesToBeUnique(column="id")
+        ),
+        structure(
+            "labels",
+            f"labels are among {', '.join(task.labels)}",
+            gxe.ExpectColumnValuesToBeInSet(
+                column="label", value_set=list(range(len(task.labels)))
+            ),
+        ),
+        structure(
+            "classes",
+            "there are at least two classes",
+            gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2),
+        ),
+        structure(
+            "majority",
+            f"no class holds more than {allowed.majority:.0%} of the rows",
+            gxe.ExpectColumnMeanToBeBetween(column="majority", max_value=allowed.majority),
+        ),
+    ]
+    checks += [
+        structure(
+            f"nulls in {c}", f"'{c}' is never missing", gxe.ExpectColumnValuesToNotBeNull(column=c)
+        )
+        for c in ("label", *texts)
+    ]
+    for column in texts:
+        checks += [
+            Check(
+                "blank",
+                f"'{column}' has a visible character",
+                gxe.ExpectColumnValuesToMatchRegex(
+                    column=column, regex=r"\S", mostly=1 - allowed.blank
+                ),
+                allowed.blank,
+            ),
+            Check(
+                "length",
+                f"'{column}' has {shortest} to {longest} characters",
+                gxe.ExpectColumnValueLengthsToBeBetween(
+                    column=column,
+                    min_value=shortest,
+                    max_value=longest,
+                    mostly=1 - allowed.length,
+                ),
+                allowed.length,
+            ),
+            Check(
+                "encoding",
+                f"'{column}' has no damaged characters",
+                gxe.ExpectColumnValuesToNotMatchRegex(
+                    column=column, regex=_DAMAGE, mostly=1 - allowed.encoding
+                ),
+                allowed.encoding,
+            ),
+        ]
+    return [
+        *checks,
+        flagged("duplicates", "repeated", "no row is repeated"),
+        flagged("conflicts", "conflicting", "no text has two labels"),
+        flagged("leakage", "leaks", "no text is also in a later set"),
+    ]
+
+
+def run_suite(
+    frame: pd.DataFrame, checks: list[Check], name: str, data_docs: Path | None
+) -> list[tuple[Check, dict[str, Any]]]:
+    """Run the checks with Great Expectations; one outcome a check."""
+    import great_expectations as gx
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    batch = (
+        context.data_sources.add_pandas("frame")
+        .add_dataframe_asset(name)
+        .add_batch_definition_whole_dataframe("all")
+    )
+    expectations = context.suites.add(gx.ExpectationSuite(name=name))
+    for check in checks:
+        expectations.add_expectation(check.expectation)
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name=name, data=batch, suite=expectations)
+    )
+    result = definition.run(
+        batch_parameters={"dataframe": frame},
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": ["id"],
+            "include_unexpected_rows": False,
+        },
+    )
+    if data_docs is not None:
+        _write_data_docs(context, result, data_docs)
+    # Results come grouped by column, not in the order of the suite.
+    by_id = {r.expectation_config.id: r.to_json_dict() for r in result.results}
+    return [
+        (check, by_id[config.id])
+        for check, config in zip(checks, expectations.expectations, strict=True)
+    ]
+
+
+def _write_data_docs(context: Any, result: Any, folder: Path) -> None:
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    page = ValidationResultsPageRenderer().render(result)
+    write_text(folder / "validation.html", DefaultJinjaPageView().render(page))
+
+
+def _judge(
+    check: Check, outcome: dict[str, Any], task: TaskSpec, frame: pd.DataFrame
+) -> dict[str, Any]:
+    detail = outcome.get("result") or {}
+    problem = _exception(outcome)
+    rows = detail.get("unexpected_index_list") or []
+    ids = [row["id"] if isinstance(row, dict) else str(row) for row in rows]
+    share = float(detail.get("unexpected_percent") or 0.0) / 100
+    verdict: Literal["passed", "tolerated", "waived", "failed"]
+    if outcome["success"]:
+        verdict = "tolerated" if ids else "passed"
+    else:
+        verdict = "waived" if check.name in task.waive and problem is None else "failed"
+    texts = frame.set_index("id")["text"]
+    return {
+        "check": check.name,
+        "meaning": check.meaning,
+        "severity": "critical" if check.limit == 0.0 else "share",
+        "outcome": verdict,
+        "count": len(ids),
+        "share": share,
+        "limit": check.limit,
+        "observed": detail.get("observed_value") if not ids else None,
+        "error": problem,
+        "rows": [
+            {"id": i, "text": str(texts[i])[:120] if texts.index.is_unique and i in texts else ""}
+            for i in ids[:_SHOWN]
+        ],
+    }
+
+
+def _exception(outcome: dict[str, Any]) -> str | None:
+    """What stopped an expectation from being evaluated (a missing column shows only here)."""
+    info = outcome.get("exception_info") or {}
+    entries = [info] if "raised_exception" in info else list(info.values())
+    raised = [e for e in entries if isinstance(e, dict) and e.get("raised_exception")]
+    return str(raised[0].get("exception_message")) if raised else None
+
+
+def _missing_classes(frame: pd.DataFrame, task: TaskSpec) -> dict[str, list[str]]:
+    missing = {}
+    for name in SETS:
+        present = set(frame.loc[frame["set"] == name, "label"].dropna().astype(int))
+        absent = [label for i, label in enumerate(task.labels) if i not in present]
+        if absent:
+            missing[name] = absent
+    return missing
+
+
+def _describe(entry: dict[str, Any]) -> str:
+    if entry["error"]:
+        return f"  {entry['check']}: {entry['error']}"
+    found = (
+        f"{entry['count']} rows, {entry['share']:.2%} (limit {entry['limit']:.2%})"
+        if entry["count"]
+        else f"found {entry['observed']}"
+    )
+    shown = "".join(f"\n    row {row['id']}: {row['text']!r}" for row in entry["rows"])
+    return f"  {entry['check']}: {entry['meaning']}; {found}{shown}"
+
+
+def _page(task: TaskSpec, result: dict[str, Any]) -> str:
+    from tunetrail.report.page import page, table
+
+    rows = [
+        [
+            entry["meaning"],
+            entry["outcome"],
+            f"{entry['count']} ({entry['share']:.2%})" if entry["count"] else "",
+            f"{entry['limit']:.2%}" if entry["limit"] else "",
+            "; ".join(f"{row['id']}: {row['text']}" for row in entry["rows"]),
+        ]
+        for entry in result["checks"]
+    ]
+    sets = ", ".join(f"{name} {count}" for name, count in result["sets"].items())
+    notes = [f"Rows: {result['rows']} ({sets}). Dropped as leaking: {len(result['dropped'])}."]
+    notes += [f"Waived: {check} — {why}" for check, why in task.waive.items()]
+    notes += [
+        f"Classes without a row in {name}: {', '.join(labels)}"
+        for name, labels in result["classes_missing"].items()
+    ]
+    body = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    body += table(["Expectation", "Outcome", "Rows", "Limit", "Examples"], rows)
+    return page(f"Validation of {task.title or task.name}", body)

@@ -1,0 +1,157 @@
+"""A task: which columns of which data make a classification problem, and how it is judged.
+
+Built-in tasks are the files ``tasks/*.yaml`` of this package. ``params.yaml`` may override keys of
+a built-in task or declare a whole one; both are read by :func:`load_task`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tunetrail import metrics
+from tunetrail.errors import unknown
+from tunetrail.settings import Settings, parse, read_yaml
+
+BUILT_IN = Path(__file__).parent / "tasks"
+
+Split = Literal["train", "validation", "test"]
+
+
+class Columns(Settings):
+    """Which column of the data holds what."""
+
+    text: str = Field(description="the text, or the first of a pair")
+    text_pair: str | None = Field(default=None, description="the second text of a pair")
+    label: str = Field(description="class name, class index, or a number for `bins`")
+    id: str | None = Field(default=None, description="unique row name; default: row number")
+    group: str | None = Field(
+        default=None, description="rows of one group never fall into different splits"
+    )
+
+
+class Format(Settings):
+    """How to read CSV files (other formats describe themselves)."""
+
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    names: tuple[str, ...] | None = Field(
+        default=None, description="column names of a file without a header row"
+    )
+    quoting: bool = Field(default=True, description="false: quotation marks are plain text")
+
+
+class Shares(Settings):
+    """Shares of the groups that become test and selection where the data has no such split."""
+
+    test: float = Field(default=0.2, gt=0, lt=1)
+    selection: float = Field(default=0.1, gt=0, lt=1)
+
+
+class Limits(Settings):
+    """Upper limits on rows per set. The rows kept are the same on every machine."""
+
+    train: int | None = Field(default=None, ge=2)
+    selection: int | None = Field(default=None, ge=2)
+    test: int | None = Field(default=None, ge=2)
+
+
+class Checks(Settings):
+    """The share of rows that may fail each check before the pipeline stops."""
+
+    blank: float = Field(default=0.0, ge=0, le=1, description="texts without any character")
+    length: float = Field(default=0.01, ge=0, le=1, description="texts outside `length_bounds`")
+    encoding: float = Field(default=0.01, ge=0, le=1, description="texts with encoding damage")
+    duplicates: float = Field(default=0.05, ge=0, le=1, description="repeated rows")
+    conflicts: float = Field(default=0.01, ge=0, le=1, description="one text with two labels")
+    leakage: float = Field(
+        default=0.05, ge=0, le=1, description="texts also in a later split (they are dropped)"
+    )
+    majority: float = Field(default=0.95, gt=0, le=1, description="share of the largest class")
+    length_bounds: tuple[int, int] = Field(default=(1, 20_000), description="characters")
+
+
+class TaskSpec(Settings):
+    """One classification task, frozen."""
+
+    name: str
+    title: str = ""
+    domain: str = ""
+    source: Path = Field(description="data file, folder, or pointer file")
+    files: dict[Literal["train", "validation", "test", "all"], str] | None = Field(
+        default=None, description="paths inside the source; default: found by name"
+    )
+    format: Format = Format()
+    columns: Columns
+    group_separator: str | None = Field(
+        default=None, description="the group is the part of `group` before this text"
+    )
+    labels: tuple[str, ...] = Field(min_length=2, description="class names, in index order")
+    bins: tuple[float, ...] | None = Field(
+        default=None, description="thresholds that cut a number into `labels`, ascending"
+    )
+    metrics: tuple[str, ...] = Field(default=("accuracy", "f1_macro"), min_length=1)
+    split: Shares = Shares()
+    limits: Limits = Limits()
+    checks: Checks = Checks()
+    waive: dict[str, str] = Field(
+        default_factory=dict, description="check → why a known fault of this data is accepted"
+    )
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            metrics.find(name)
+        return value
+
+    @field_validator("waive")
+    @classmethod
+    def _waivers_exist(cls, value: dict[str, str]) -> dict[str, str]:
+        checks = set(Checks.model_fields) - {"length_bounds"}
+        for name in value:
+            if name not in checks:
+                raise unknown("check", name, checks, "waive")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSpec:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("'labels' must be different from each other")
+        if self.bins is not None:
+            if list(self.bins) != sorted(set(self.bins)):
+                raise ValueError("'bins' must be ascending")
+            if len(self.bins) != len(self.labels) - 1:
+                raise ValueError(f"{len(self.labels)} labels need {len(self.labels) - 1} 'bins'")
+        return self
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric that chooses the winner."""
+        return self.metrics[0]
+
+
+def built_in_tasks() -> dict[str, Path]:
+    """Name → declaration of the tasks that come with TuneTrail."""
+    return {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
+
+
+def load_task(name: str, overrides: Mapping[str, Any] | None, where: str) -> TaskSpec:
+    """The task ``name``: its built-in declaration, if there is one, under ``overrides``.
+
+    Args:
+        name: Name of the task.
+        overrides: Keys of :class:`TaskSpec`; a key replaces the built-in one.
+        where: File and key of the overrides, for messages.
+
+    Raises:
+        TuneTrailError: Unknown task, unknown key, or a broken rule.
+    """
+    given = dict(overrides or {})
+    known = built_in_tasks()
+    if name not in known and "columns" not in given:
+        raise unknown("task", name, known, where)
+    declared = read_yaml(known[name]) if name in known else {}
+    return parse(TaskSpec, {**declared, **given, "name": name}, where)

@@ -1,0 +1,1 @@
+"""MLflow: runs, registered winners, and the model that it serves. Nothing else imports MLflow."""

@@ -1,0 +1,283 @@
+"""Bring MLflow to what the receipt says. Repeating it changes nothing.
+
+MLflow is a projection of the result files: it is never read to decide anything, and it can be
+deleted and rebuilt at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tunetrail.errors import TuneTrailError
+from tunetrail.files import STATE_DIR, digest_of, file_digest, read_json
+from tunetrail.provenance import git_state, versions
+from tunetrail.run import RunSpec, read_run
+from tunetrail.stages.evaluate import METRICS, PREDICTIONS
+from tunetrail.stages.export import CERTIFICATE, MODEL
+from tunetrail.stages.ingest import DATA
+from tunetrail.stages.train import HISTORY
+
+#: Tags that identify what is in MLflow already.
+RUN_TAG = "tunetrail.run"
+CONTENT_TAG = "tunetrail.content"
+ONNX_TAG = "tunetrail.onnx_sha256"
+
+_SERVED_MODEL = Path(__file__).with_name("served_model.py")
+
+
+def tracking_uri() -> str:
+    """The tracking server: MLFLOW_TRACKING_URI, or a database inside the project."""
+    chosen = os.environ.get("MLFLOW_TRACKING_URI")
+    return chosen or f"sqlite:///{(STATE_DIR / 'mlflow' / 'mlflow.db').absolute()}"
+
+
+def bring_up_to_date(receipt: Path) -> dict[str, Any]:
+    """Create what is missing in MLflow: one run a run, a registered version a winner, its alias.
+
+    Args:
+        receipt: What the register stage wrote. Results are read from the project it lies in.
+
+    Returns:
+        Counts of runs and versions created and already there, the experiment, and what was refused.
+
+    Raises:
+        TuneTrailError: The tracking server cannot be reached, or a model file is not the one in
+            the receipt.
+    """
+    wanted = read_json(receipt)
+    root = receipt.absolute().parent
+    with _quiet():
+        client, experiment = _connect(wanted["project"])
+        present = _present_runs(client, experiment)
+        done: dict[str, Any] = {
+            "experiment": wanted["project"],
+            "runs_created": 0,
+            "runs_present": 0,
+            "versions_created": 0,
+            "versions_present": 0,
+            "refused": wanted["refused"],
+        }
+        runs: dict[str, str] = {}
+        for entry in wanted["runs"]:
+            record = _record(root, entry, wanted["comparison"])
+            found = present.pop(entry["run"], None)
+            if found is not None and found.data.tags.get(CONTENT_TAG) == record["content"]:
+                runs[entry["run"]] = found.info.run_id
+                done["runs_present"] += 1
+                continue
+            if found is not None:  # a killed sync left half of it, or results have changed
+                client.delete_run(found.info.run_id)
+            runs[entry["run"]] = _create_run(client, experiment, record)
+            done["runs_created"] += 1
+        for model in wanted["models"]:
+            created = _register(client, root, model, runs[model["run"]])
+            done["versions_created" if created else "versions_present"] += 1
+    return done
+
+
+def _connect(project: str) -> tuple[Any, str]:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri = tracking_uri()
+    local = "MLFLOW_TRACKING_URI" not in os.environ
+    if local:
+        (STATE_DIR / "mlflow").mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient(uri)
+    try:
+        experiment = client.get_experiment_by_name(project)
+        if experiment is not None:
+            return client, str(experiment.experiment_id)
+        artifacts = (STATE_DIR / "mlflow" / "artifacts").absolute().as_uri() if local else None
+        return client, str(client.create_experiment(project, artifact_location=artifacts))
+    except MlflowException as error:
+        raise TuneTrailError(
+            f"MLflow at {uri.rpartition('@')[2]} cannot be used: {str(error).splitlines()[0]}",
+            "start the server or correct MLFLOW_TRACKING_URI, then run `tunetrail sync`; "
+            "results are safe on disk",
+        ) from None
+
+
+def _present_runs(client: Any, experiment: str) -> dict[str, Any]:
+    """Run digest → MLflow run."""
+    found: dict[str, Any] = {}
+    token = None
+    while True:
+        page = client.search_runs([experiment], max_results=1000, page_token=token)
+        found |= {r.data.tags[RUN_TAG]: r for r in page if RUN_TAG in r.data.tags}
+        token = page.token
+        if not token:
+            return found
+
+
+def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any]:
+    """Everything that MLflow should hold of one run."""
+    task, label, seed = entry["task"], entry["label"], str(entry["seed"])
+    spec = read_run(root / "plan" / task / label / f"{seed}.json")
+    history = read_json(root / "runs" / "train" / task / label / seed / HISTORY)
+    evaluated = root / "runs" / "evaluate" / task / label / seed
+    scores = read_json(evaluated / METRICS)
+    cost = read_json(root / "runs" / "cost" / task / f"{label}.json")
+    metrics = {f"test/{k}": v for k, v in scores.items()}
+    metrics |= {f"cost/{k}": float(v) for k, v in cost.items() if isinstance(v, int | float)}
+    points = [("train/loss", step, loss) for step, loss in history["loss"]]
+    points += [
+        (f"selection/{name}", step, score)
+        for step, scores_ in history["selection"]
+        for name, score in scores_.items()
+    ]
+    params = _parameters(spec, label)
+    deterministic = [params, points, scores]
+    return {
+        "name": f"{task}-{label}-{seed}",
+        "params": params,
+        "metrics": metrics,
+        "points": points,
+        "content": digest_of(deterministic),
+        "tags": {
+            RUN_TAG: entry["run"],
+            "task": task,
+            "method": label,
+            "seed": seed,
+            "data_digest": file_digest(root / "data" / "canonical" / task / DATA),
+            "comparison": comparison,
+            "git_commit": git_state()["git_commit"] or "none",
+            "git_dirty": str(git_state()["git_dirty"]),
+        },
+        "artifacts": [
+            root / "plan" / task / label / f"{seed}.json",
+            evaluated / PREDICTIONS,
+        ],
+    }
+
+
+def _parameters(spec: RunSpec, label: str) -> dict[str, str]:
+    """Flat parameters with shared names, so that MLflow's compare page lines them up."""
+    dumped = spec.model_dump(mode="json")
+    flat = {
+        "task": spec.data.task,
+        "method": label,
+        "seed": spec.seed,
+        "train_fraction": spec.train_fraction,
+        "base_digest": spec.base.digest,
+        "start": spec.start,
+        **spec.method.options,
+        **{k: v for k, v in dumped["budget"].items() if v is not None},
+        **dumped["training"],
+        **dumped["numerics"],
+    }
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in flat.items()}
+
+
+def _create_run(client: Any, experiment: str, record: dict[str, Any]) -> str:
+    from mlflow.entities import Metric, Param
+
+    run = client.create_run(experiment, tags=record["tags"], run_name=record["name"])
+    run_id: str = run.info.run_id
+    now = run.info.start_time
+    last = record["points"][-1][1]
+    metrics = [Metric(key, value, now, last) for key, value in record["metrics"].items()]
+    metrics += [Metric(key, value, now, step) for key, step, value in record["points"]]
+    params = [Param(key, value) for key, value in record["params"].items()]
+    for start in range(0, len(metrics), 900):
+        client.log_batch(run_id, metrics=metrics[start : start + 900])
+    client.log_batch(run_id, params=params)
+    for path in record["artifacts"]:
+        client.log_artifact(run_id, str(path))
+    # Last, so that a run without this tag is known to be incomplete.
+    client.set_tag(run_id, CONTENT_TAG, record["content"])
+    client.set_terminated(run_id)
+    return run_id
+
+
+def _register(client: Any, root: Path, model: dict[str, Any], run_id: str) -> bool:
+    """Make sure that the winner is a version with its alias; True if it had to be created."""
+    from mlflow.exceptions import RestException
+
+    name = model["name"]
+    versions_ = client.search_model_versions(f"name='{name}'")
+    same = [
+        v
+        for v in versions_
+        if v.tags.get(ONNX_TAG) == model["onnx_sha256"] and v.tags.get(RUN_TAG) == model["run"]
+    ]
+    if not same:
+        exported = root / "runs" / "export" / model["task"] / model["label"]
+        if file_digest(exported / MODEL) != model["onnx_sha256"]:
+            raise TuneTrailError(
+                f"{exported / MODEL} is not the file that was certified",
+                "run the export and register stages again",
+            )
+        with contextlib.suppress(RestException):  # there already
+            client.create_registered_model(name)
+        same = [_log_version(client, root, exported, model, run_id)]
+        created = True
+    else:
+        created = False
+    client.set_registered_model_alias(name, model["alias"], same[0].version)
+    return created
+
+
+def _log_version(
+    client: Any, root: Path, exported: Path, model: dict[str, Any], run_id: str
+) -> Any:
+    import mlflow
+    from mlflow.models import infer_signature
+
+    certificate = read_json(exported / CERTIFICATE)
+    texts = pd.read_parquet(root / "data" / "canonical" / model["task"] / DATA)
+    columns = ["text", "text_pair"] if texts["text_pair"].notna().any() else ["text"]
+    example = texts[columns].head(2).astype("object")
+    labels = read_json(exported / "serving.json")["labels"]
+    output = pd.DataFrame({"label": [labels[0]], **{f"score_{n}": [0.5] for n in labels}})
+    output = output.astype({f"score_{n}": "float32" for n in labels})
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(_SERVED_MODEL),
+            artifacts={"export": str(exported)},
+            signature=infer_signature(example, output),
+            pip_requirements=[
+                f"{package}=={version(package)}"
+                for package in ("mlflow-skinny", "onnxruntime", "tokenizers", "numpy", "pandas")
+            ],
+        )
+    return client.create_model_version(
+        model["name"],
+        source=logged.model_uri,
+        run_id=run_id,
+        tags={
+            ONNX_TAG: model["onnx_sha256"],
+            RUN_TAG: model["run"],
+            "task": model["task"],
+            "method": model["label"],
+            "seed": str(model["seed"]),
+            "largest_logit_difference": f"{certificate['largest_logit_difference']:.3g}",
+            **{f"test/{k}": f"{v:.4f}" for k, v in certificate["metrics_onnx"].items()},
+            **{f"version/{k}": v for k, v in versions().items()},
+        },
+        model_id=logged.model_id,
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back MLflow's and its database's chatter; errors are raised, not logged."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,75 @@
+"""Checkpoints that make a killed run end with the same weights.
+
+They live outside the stage's outputs (DVC deletes those before a stage), in a folder named by the
+run's digest, and are removed when the run is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from tunetrail.files import STATE_DIR, read_json, replacing, write_json
+
+#: Seconds between checkpoints: how much of a run a kill can cost.
+_DEFAULT_SECONDS = 30.0
+
+
+class Checkpoints:
+    """The checkpoint of one run.
+
+    Args:
+        run: Digest of the run.
+        parameters: Name → parameter of what trains.
+        optimizer: Its optimiser.
+    """
+
+    def __init__(
+        self, run: str, parameters: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer
+    ) -> None:
+        self._folder = STATE_DIR / "checkpoints" / run
+        self._parameters = parameters
+        self._optimizer = optimizer
+        self._seconds = float(os.environ.get("TUNETRAIL_CHECKPOINT_SECONDS", _DEFAULT_SECONDS))
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return time.monotonic() - self._last >= self._seconds
+
+    def save(self, progress: dict[str, Any]) -> None:
+        """Write parameters, optimiser and ``progress`` (JSON) in one step."""
+        tensors = {f"parameter/{k}": v.detach().cpu() for k, v in self._parameters.items()}
+        for index, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{k}": v.cpu() for k, v in state.items()}
+        with replacing(self._folder) as folder:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "state.safetensors")
+            write_json(folder / "progress.json", progress)
+        self._last = time.monotonic()
+
+    def restore(self) -> dict[str, Any] | None:
+        """Put everything back and return ``progress``; None without a checkpoint."""
+        if not (self._folder / "progress.json").is_file():
+            return None
+        progress: dict[str, Any] = read_json(self._folder / "progress.json")
+        tensors = load_file(self._folder / "state.safetensors")
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(tensors[f"parameter/{name}"])
+        state = self._optimizer.state_dict()
+        for key, value in tensors.items():
+            kind, _, rest = key.partition("/")
+            if kind == "optimizer":
+                index, _, name = rest.partition("/")
+                state["state"].setdefault(int(index), {})[name] = value
+        self._optimizer.load_state_dict(state)
+        return progress
+
+    def remove(self) -> None:
+        """Forget the checkpoint: the run is complete."""
+        shutil.rmtree(self._folder, ignore_errors=True)

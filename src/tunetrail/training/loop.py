@@ -1,0 +1,217 @@
+"""The training loop: one model, one budget, plain PyTorch with accelerate underneath."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from tunetrail.errors import TrainingDiverged
+from tunetrail.metrics import score_all
+from tunetrail.modeling.classifier import Classifier
+from tunetrail.modeling.dropout import share_noise
+from tunetrail.run import RunSpec, Training
+from tunetrail.training.checkpoint import Checkpoints
+from tunetrail.training.numerics import derived_seed
+from tunetrail.training.predict import predict_logits
+from tunetrail.training.rows import Rows, training_batches
+
+#: Called with (step, steps in all, mean loss of the last steps).
+Progress = Callable[[int, int, float], None]
+
+#: Points of the loss curve that a run records, at most.
+_CURVE_POINTS = 50
+
+
+def silent(step: int, steps: int, loss: float) -> None:
+    """Progress that nobody watches."""
+
+
+class TrainStep:
+    """One optimiser step of a run, on whatever device and precision it asks for.
+
+    Args:
+        model: With the method attached; parameters that train have ``requires_grad``.
+        spec: Training settings and numerics.
+        learning_rate: Peak learning rate.
+    """
+
+    def __init__(self, model: Classifier, spec: RunSpec, learning_rate: float) -> None:
+        self._accelerator = Accelerator(
+            mixed_precision="bf16" if spec.numerics.precision == "bf16" else "no",
+            cpu=not torch.cuda.is_available(),
+        )
+        self.noise = share_noise(model)
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._training = spec.training
+        self._peak = learning_rate
+        self.device: torch.device = self._accelerator.device
+        optimizer = build_optimizer(model, learning_rate, spec.training)
+        self.model: nn.Module
+        self.model, self.optimizer = self._accelerator.prepare(model, optimizer)
+
+    def set_rate(self, step: int, steps: int) -> float:
+        """Set the learning rate of ``step`` (1 … ``steps``) and return it."""
+        rate = self._peak * rate_factor(step, steps, self._training)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def __call__(self, rows: Rows, group: list[np.ndarray]) -> torch.Tensor:
+        """Train on the batches of ``group``; returns the mean loss of their rows (a scalar)."""
+        count = sum(len(index) for index in group)
+        total = torch.zeros((), device=self.device)
+        for index in group:
+            batch = {k: v.to(self.device) for k, v in rows.batch(index).items()}
+            labels = torch.from_numpy(rows.labels[index]).to(self.device)
+            logits = self.model(**batch)
+            # Rows, not batches, weigh the same, however they were grouped.
+            loss = nn.functional.cross_entropy(logits, labels, reduction="sum") / count
+            self._accelerator.backward(loss)
+            total += loss.detach()
+        self._accelerator.clip_grad_norm_(self._trained, self._training.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return total
+
+    def finish(self) -> None:
+        """Give the model its plain forward back."""
+        self._accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+
+def fit(
+    model: Classifier,
+    spec: RunSpec,
+    learning_rate: float,
+    train: Rows,
+    selection: Rows,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Train ``model`` in place and return its history.
+
+    Args:
+        model: With the method attached; parameters that train have ``requires_grad``.
+        spec: Budget, training settings, seed and numerics.
+        learning_rate: Peak learning rate.
+        train: Training rows, already cut to the run's train fraction.
+        selection: Rows that are scored after every epoch; never the test set.
+        progress: Called after steps, a few times a second at most.
+
+    Returns:
+        ``steps``, the loss curve (``loss``: step and mean loss), and ``selection``: step and
+        metrics after every epoch. Holds no times, so equal runs have equal histories.
+
+    Raises:
+        TrainingDiverged: The loss is no longer finite.
+    """
+    steps, steps_per_epoch = count_steps(spec, len(train))
+    record_every = max(1, math.ceil(steps / _CURVE_POINTS))
+    train_step = TrainStep(model, spec, learning_rate)
+    checkpoints = Checkpoints(spec.digest, model.trained(), train_step.optimizer)
+    state = checkpoints.restore() or {"step": 0, "loss": [], "recent": [], "selection": []}
+    losses, scores = state["loss"], state["selection"]
+    recent: list[torch.Tensor] = [torch.tensor(x) for x in state["recent"]]
+    shown = 0.0
+    first = state["step"] + 1
+    model.train()
+    for step, group in zip(
+        range(first, steps + 1), groups_of_batches(train, spec, start=first - 1), strict=False
+    ):
+        rate = train_step.set_rate(step, steps)
+        # Every step has random numbers of its own, so that a resumed run draws the same ones.
+        train_step.noise.reseed(derived_seed(spec.seed, f"dropout {step}"))
+        recent.append(train_step(train, group))
+        if step % record_every == 0 or step == steps:
+            losses.append([step, _mean_loss(recent, step, rate)])
+            recent = []
+        if step % steps_per_epoch == 0 or step == steps:
+            scores.append([step, _selection_scores(train_step, selection, spec)])
+            model.train()
+        if time.monotonic() - shown > 0.25 or step == steps:
+            progress(step, steps, float(recent[-1]) if recent else losses[-1][1])
+            shown = time.monotonic()
+        if step < steps and checkpoints.due():
+            if recent:
+                _mean_loss(recent, step, rate)  # a diverged state is never kept
+            state = {"step": step, "loss": losses, "selection": scores}
+            checkpoints.save({**state, "recent": [float(x) for x in recent]})
+    train_step.finish()
+    checkpoints.remove()
+    return {"steps": steps, "loss": losses, "selection": scores}
+
+
+def _selection_scores(train_step: TrainStep, rows: Rows, spec: RunSpec) -> dict[str, float]:
+    predictions = predict_logits(train_step.model, rows, train_step.device).argmax(1)
+    return score_all(spec.data.metrics, rows.labels, predictions, len(spec.data.labels))
+
+
+def groups_of_batches(train: Rows, spec: RunSpec, start: int) -> Iterator[list[np.ndarray]]:
+    """Batches of each optimiser step, epoch after epoch without end, from step ``start`` on.
+
+    The order depends on the seed and the data alone: runs of one seed see the same rows in the same
+    order whatever the method.
+    """
+    size = spec.training.batch_size
+    per_step = spec.training.accumulate
+    lengths = train.lengths
+    _, steps_per_epoch = count_steps(spec, len(train))
+    epoch, skip = divmod(start, steps_per_epoch)
+    while True:
+        generator = np.random.default_rng([derived_seed(spec.seed, "order"), epoch])
+        batches = training_batches(lengths, size, generator)
+        groups = [batches[i : i + per_step] for i in range(0, len(batches), per_step)]
+        yield from groups[skip:]
+        epoch, skip = epoch + 1, 0
+
+
+def count_steps(spec: RunSpec, rows: int) -> tuple[int, int]:
+    """Optimiser steps of the whole run, and of one epoch."""
+    batches = math.ceil(rows / spec.training.batch_size)
+    per_epoch = math.ceil(batches / spec.training.accumulate)
+    if spec.budget.steps is not None:
+        return spec.budget.steps, per_epoch
+    assert spec.budget.epochs is not None  # Budget holds exactly one of the two
+    return spec.budget.epochs * per_epoch, per_epoch
+
+
+def build_optimizer(
+    model: nn.Module, learning_rate: float, training: Training
+) -> torch.optim.AdamW:
+    """AdamW over what trains; vectors (biases, norms, scales) are not decayed."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": training.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+
+
+def rate_factor(step: int, steps: int, training: Training) -> float:
+    """Share of the peak learning rate at ``step`` (1 … ``steps``)."""
+    warmup = round(training.warmup * steps)
+    if step <= warmup:
+        return step / max(1, warmup)
+    if training.schedule == "constant":
+        return 1.0
+    rest = (steps - step + 1) / max(1, steps - warmup)
+    if training.schedule == "linear":
+        return rest
+    return 0.5 * (1 - math.cos(math.pi * rest))
+
+
+def _mean_loss(recent: list[torch.Tensor], step: int, rate: float) -> float:
+    values = torch.stack([x.cpu() for x in recent]).tolist()
+    for offset, value in enumerate(values):
+        if not math.isfinite(value):
+            at = step - len(values) + 1 + offset
+            raise TrainingDiverged(
+                f"the loss became {value} at step {at} (learning rate {rate:.3g})",
+                "lower the method's learning_rate, or raise training.warmup",
+            )
+    return float(sum(values) / len(values))
