@@ -21,7 +21,7 @@ from typing import Any
 
 from tunetrail.errors import TuneTrailError
 
-_PRELOAD = ["tunetrail.stages.train", "transformers.models.auto.modeling_auto", "pipelines.workers"]
+_PRELOAD = ["pipelines.preload", "pipelines.workers"]
 
 Report = Callable[[int, int, float], None]
 

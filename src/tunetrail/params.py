@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from tunetrail import methods
+from tunetrail import methods, metrics
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.run import Budget, Training
 from tunetrail.settings import Settings, parse, read_yaml
@@ -105,7 +105,11 @@ def read_params(path: Path) -> Params:
 
 def task_of(params: Params, name: str, path: Path) -> TaskSpec:
     """Task ``name`` of the plan, built-in declaration and overrides together."""
-    return load_task(name, params.tasks[name], f"{path}: tasks.{name}")
+    where = f"{path}: tasks.{name}"
+    task = load_task(name, params.tasks[name], where)
+    for metric in task.metrics:
+        metrics.find(metric, where).check(len(task.labels), where)
+    return task
 
 
 def method_of(params: Params, label: str, path: Path) -> methods.Method:

@@ -110,3 +110,9 @@ def read_run(path: Path) -> RunSpec:
             "change params.yaml and run the resolve stage instead",
         )
     return spec
+
+
+def planned_runs(plan: Path) -> list[tuple[str, int, RunSpec]]:
+    """(label, seed, spec) of every run in one task's folder of the plan."""
+    files = sorted(plan.glob("*/*.json"), key=lambda p: (p.parent.name, int(p.stem)))
+    return [(p.parent.name, int(p.stem), read_run(p)) for p in files]

@@ -14,7 +14,7 @@ from tunetrail.errors import TuneTrailError, unknown
 class Settings(pydantic.BaseModel):
     """A frozen group of settings; a key it does not know is an error."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=pydantic.BaseModel)
@@ -54,6 +54,8 @@ def parse(model: type[S], values: Any, where: str) -> S:
     """
     try:
         return model.model_validate(values)
+    except TuneTrailError as error:
+        raise TuneTrailError(f"{where}: {error.problem}", error.fix) from None
     except pydantic.ValidationError as error:
         raise _readable(model, error.errors()[0], where) from None
 
@@ -63,7 +65,8 @@ def _readable(model: type[pydantic.BaseModel], error: Any, where: str) -> TuneTr
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
         parent = _model_at(model, location[:-1])
-        prefix = ".".join([where, *location[:-1]]) if len(location) > 1 else where
+        sep = "." if ": " in where else ": "
+        prefix = sep.join([where, ".".join(location[:-1])]) if len(location) > 1 else where
         return unknown("key", location[-1], parent.model_fields if parent else [], prefix)
     if error["type"] == "missing":
         return TuneTrailError(f"{where}: '{key}' is missing", f"add the key '{location[-1]}'")

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tunetrail import metrics
 from tunetrail.errors import unknown
+from tunetrail.files import read_json
+from tunetrail.layout import TASK
 from tunetrail.settings import Settings, parse, read_yaml
 
 BUILT_IN = Path(__file__).parent / "tasks"
@@ -72,6 +73,13 @@ class Checks(Settings):
     majority: float = Field(default=0.95, gt=0, le=1, description="share of the largest class")
     length_bounds: tuple[int, int] = Field(default=(1, 20_000), description="characters")
 
+    @field_validator("length_bounds")
+    @classmethod
+    def _ascending(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if value[0] > value[1]:
+            raise ValueError("must be ascending")
+        return value
+
 
 class TaskSpec(Settings):
     """One classification task, frozen."""
@@ -99,13 +107,6 @@ class TaskSpec(Settings):
     waive: dict[str, str] = Field(
         default_factory=dict, description="check → why a known fault of this data is accepted"
     )
-
-    @field_validator("metrics")
-    @classmethod
-    def _metrics_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            metrics.find(name)
-        return value
 
     @field_validator("waive")
     @classmethod
@@ -155,3 +156,8 @@ def load_task(name: str, overrides: Mapping[str, Any] | None, where: str) -> Tas
         raise unknown("task", name, known, where)
     declared = read_yaml(known[name]) if name in known else {}
     return parse(TaskSpec, {**declared, **given, "name": name}, where)
+
+
+def read_task(canonical: Path) -> TaskSpec:
+    """The task that the ingest stage froze beside its data."""
+    return parse(TaskSpec, read_json(canonical / TASK), str(canonical / TASK))

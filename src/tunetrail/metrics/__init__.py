@@ -8,13 +8,25 @@ from typing import ClassVar
 import numpy as np
 
 from tunetrail.discovery import load, modules
-from tunetrail.errors import unknown
+from tunetrail.errors import TuneTrailError, unknown
 
 
 class Metric(abc.ABC):
     """A score of predictions. Higher is better for every metric here."""
 
     title: ClassVar[str]
+    #: The number of classes that it is defined for, or None for any.
+    only_for: ClassVar[int | None] = None
+
+    @classmethod
+    def check(cls, classes: int, where: str) -> None:
+        """Refuse a task that the metric is not defined for."""
+        if cls.only_for not in (None, classes):
+            name = cls.__module__.rpartition(".")[2]
+            raise TuneTrailError(
+                f"{where}: metric '{name}' is for {cls.only_for} classes, the task has {classes}",
+                "use 'f1_macro' or 'f1_micro'",
+            )
 
     @staticmethod
     @abc.abstractmethod
@@ -28,14 +40,14 @@ class Metric(abc.ABC):
         """
 
 
-def find(name: str) -> type[Metric]:
+def find(name: str, where: str = "") -> type[Metric]:
     """The metric called ``name``.
 
     Raises:
         TuneTrailError: No such metric.
     """
     if name not in modules(__name__):
-        raise unknown("metric", name, modules(__name__))
+        raise unknown("metric", name, modules(__name__), where)
     metric: type[Metric] = load(__name__, name, Metric)
     return metric
 

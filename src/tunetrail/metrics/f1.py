@@ -9,6 +9,7 @@ class F1(Metric):
     """Harmonic mean of precision and recall of class 1."""
 
     title = "F1"
+    only_for = 2
 
     @staticmethod
     def score(labels: np.ndarray, predictions: np.ndarray, classes: int) -> float:

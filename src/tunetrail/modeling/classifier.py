@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from tunetrail.errors import TuneTrailError
 from tunetrail.modeling import attention
 from tunetrail.modeling.sites import Sites, sites_of
 
@@ -108,31 +106,3 @@ def build_classifier(base: Path, classes: int, pooling: str, seed: int) -> Class
     )
     torch.manual_seed(seed)
     return Classifier(trunk, config, classes, pooling)
-
-
-def check_base(base: Path) -> dict[str, Any]:
-    """The configuration of a model folder, checked for what TuneTrail needs.
-
-    Raises:
-        TuneTrailError: No configuration, no safetensors weights, or no tokenizer.
-    """
-    config_file = base / "config.json"
-    if not config_file.is_file():
-        raise TuneTrailError(
-            f"base model: no config.json in {base}", "point 'base.source' at a model folder"
-        )
-    config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
-    if not list(base.glob("*.safetensors")):
-        pickled = [p.name for p in base.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt"}]
-        raise TuneTrailError(
-            f"base model: no .safetensors weights in {base}"
-            + (f" ({pickled[0]} is a pickle and is never loaded)" if pickled else ""),
-            "convert the weights to safetensors",
-        )
-    if not (base / "tokenizer.json").is_file():
-        raise TuneTrailError(
-            f"base model: no tokenizer.json in {base}",
-            "save the fast tokenizer next to the weights",
-        )
-    sites_of(config.get("model_type", "unknown"), 0)
-    return config

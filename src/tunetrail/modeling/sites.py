@@ -43,6 +43,12 @@ class Sites:
         return [f"{self.layers}.{index}.{inner}" for index in range(self.count)]
 
 
+def model_modules() -> list[str]:
+    """The transformers modules of the families, for whoever wants to import them ahead."""
+    names = [family.replace("-", "_") for family in _FAMILIES]
+    return [f"transformers.models.{name}.modeling_{name}" for name in names]
+
+
 def sites_of(model_type: str, layers: int) -> Sites:
     """The sites of a family with this many layers.
 

@@ -14,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -196,11 +197,16 @@ def _stream(session, link, target: Path) -> None:  # type: ignore[no-untyped-def
 def _unpack(archive: Path, target: Path) -> None:
     """Unpack zip, wheel or tar; members that would leave ``target`` are refused."""
     target.mkdir(parents=True)
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as bundle:
-            bundle.extractall(target)
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as bundle:
-            bundle.extractall(target, filter="data")
-    else:
-        raise TuneTrailError(f"{archive.name} is neither zip nor tar", "check the source file")
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as bundle:
+                bundle.extractall(target)
+        elif tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as bundle:
+                bundle.extractall(target, filter="data")
+        else:
+            raise TuneTrailError(f"{archive.name} is neither zip nor tar", "check the source file")
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise TuneTrailError(
+            f"{archive.name} cannot be unpacked: {error}", "check where the file comes from"
+        ) from None

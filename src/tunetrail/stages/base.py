@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import read_json, replacing, tree_digest, write_json
-from tunetrail.modeling.classifier import check_base
+from tunetrail.files import replacing, tree_digest, write_json
+from tunetrail.layout import CARD
+from tunetrail.modeling.base import check_base
 from tunetrail.sources import read_source
 
 #: What a model folder may contain besides weights and tokenizer is left behind.
@@ -44,25 +45,4 @@ def fetch_base(source: Path, out: Path) -> None:
                 "layers": config["num_hidden_layers"],
                 "max_positions": config["max_position_embeddings"],
             }
-            write_json(target / "card.json", card)
-
-
-def read_base(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The model folder and its card."""
-    return folder / "model", read_json(folder / "card.json")
-
-
-def verified_base(folder: Path, expected: str) -> Path:
-    """The model folder, after checking its bytes against the digest that a run names.
-
-    Raises:
-        TuneTrailError: These are not the run's weights.
-    """
-    model = folder / "model"
-    actual = tree_digest(model)
-    if actual != expected:
-        raise TuneTrailError(
-            f"{model} is not the base model of this run\n  run    {expected}\n  actual {actual}",
-            "run the base and resolve stages again",
-        )
-    return model
+            write_json(target / CARD, card)

@@ -12,22 +12,25 @@ import pandas as pd
 from tunetrail import methods, metrics
 from tunetrail.files import read_json, replacing, write_json, write_text
 from tunetrail.intervals import summarise
+from tunetrail.layout import (
+    CARD,
+    CERTIFICATE,
+    CHOICE,
+    COMPARISON,
+    HISTORY,
+    METRICS,
+    PREDICTIONS,
+    REPORT,
+    RESULT,
+    SCORES,
+    TABLE,
+)
 from tunetrail.params import Params
 from tunetrail.provenance import provenance
 from tunetrail.report import html, markdown, plots
-from tunetrail.run import RunSpec
-from tunetrail.stages.evaluate import METRICS, PREDICTIONS
-from tunetrail.stages.export import CERTIFICATE
-from tunetrail.stages.ingest import CARD as DATA_CARD
-from tunetrail.stages.prepare import CARD as SETS_CARD
-from tunetrail.stages.select import CHOICE, planned_runs
-from tunetrail.stages.train import HISTORY
-from tunetrail.stages.validate import RESULT, read_task
-
-COMPARISON = "comparison.json"
-SCORES = "scores.json"
-TABLE = "table.md"
-REPORT = "report.html"
+from tunetrail.run import RunSpec, planned_runs
+from tunetrail.splits import SETS
+from tunetrail.task import read_task
 
 
 def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out: Path) -> None:
@@ -84,11 +87,11 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
 
 def _task(name: str, params: Params, plan: Path, data: Path, runs: Path) -> dict[str, Any]:
     task = read_task(data / "canonical" / name)
-    card = read_json(data / "canonical" / name / DATA_CARD)
+    card = read_json(data / "canonical" / name / CARD)
     gate = read_json(data / "validated" / name / RESULT)
     sets = {
-        **read_json(data / "prepared" / name / "fit" / SETS_CARD)["sets"],
-        **read_json(data / "prepared" / name / "test" / SETS_CARD)["sets"],
+        **read_json(data / "prepared" / name / "fit" / CARD)["sets"],
+        **read_json(data / "prepared" / name / "test" / CARD)["sets"],
     }
     choice = read_json(runs / "select" / name / CHOICE)
     planned: dict[str, list[tuple[int, RunSpec]]] = {}
@@ -101,7 +104,7 @@ def _task(name: str, params: Params, plan: Path, data: Path, runs: Path) -> dict
         "metrics": list(task.metrics),
         "metric_titles": {m: metrics.find(m).title for m in task.metrics},
         "primary": task.primary_metric,
-        "rows": {s: card_["rows"] for s, card_ in sets.items()},
+        "rows": {s: sets[s]["rows"] for s in SETS},
         "majority": _majority(
             data / "prepared" / name, runs / "evaluate" / name, planned, task.metrics
         ),
@@ -158,7 +161,7 @@ def _majority(
     names: tuple[str, ...],
 ) -> dict[str, float]:
     """Scores on test of always predicting the class that is most frequent in train."""
-    train = read_json(prepared / "fit" / SETS_CARD)["sets"]["train"]["labels"]
+    train = read_json(prepared / "fit" / CARD)["sets"]["train"]["labels"]
     top = list(train).index(Counter(train).most_common(1)[0][0])
     label, runs = next(iter(planned.items()))
     truth = pd.read_parquet(evaluated / label / str(runs[0][0]) / PREDICTIONS)["label"].to_numpy()

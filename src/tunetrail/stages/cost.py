@@ -13,8 +13,8 @@ import torch
 
 from tunetrail.files import write_json
 from tunetrail.modeling.adapter import WEIGHTS, save_adapter
+from tunetrail.modeling.base import verified_base
 from tunetrail.run import read_run
-from tunetrail.stages.base import verified_base
 from tunetrail.stages.train import build_run_model, training_rows
 from tunetrail.training import numerics
 from tunetrail.training.loop import TrainStep, count_steps, groups_of_batches

@@ -10,18 +10,16 @@ import torch
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, tree_digest, write_json
+from tunetrail.layout import METRICS, PREDICTIONS
 from tunetrail.metrics import score_all
 from tunetrail.modeling.adapter import load_adapter
+from tunetrail.modeling.base import verified_base
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.run import RunSpec, read_run
-from tunetrail.stages.base import verified_base
 from tunetrail.stages.train import build_run_model
 from tunetrail.training import numerics
 from tunetrail.training.predict import predict_logits, softmax
 from tunetrail.training.rows import Rows, read_rows
-
-METRICS = "metrics.json"
-PREDICTIONS = "predictions.parquet"
 
 
 def evaluate(run: Path, base: Path, adapter: Path, data: Path, out: Path) -> None:

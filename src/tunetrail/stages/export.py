@@ -14,20 +14,15 @@ import torch
 from torch import nn
 
 from tunetrail.files import file_digest, replacing, write_json
+from tunetrail.layout import CERTIFICATE, MODEL, RUN, SERVING, TOKENIZER
 from tunetrail.methods import resolve
 from tunetrail.metrics import score_all
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.run import RunSpec, read_run
 from tunetrail.stages.evaluate import read_test, trained_model
-from tunetrail.stages.select import RUN
 from tunetrail.training import numerics
 from tunetrail.training.predict import predict_logits
 from tunetrail.training.rows import Rows, sorted_batches
-
-MODEL = "model.onnx"
-CERTIFICATE = "certificate.json"
-SERVING = "serving.json"
-TOKENIZER = "tokenizer.json"
 
 _OPSET = 18
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")

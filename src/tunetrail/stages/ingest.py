@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,9 @@ import pandas as pd
 
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import file_digest, replacing, write_json
+from tunetrail.layout import CARD, DATA, TASK
 from tunetrail.sources import read_source
 from tunetrail.task import TaskSpec
-
-DATA = "data.parquet"
-CARD = "card.json"
-TASK = "task.json"
 
 _SPLITS = ("train", "validation", "test")
 
@@ -86,7 +84,15 @@ def _files(content: Path, task: TaskSpec) -> dict[str, Path]:
         found = {"all": content}
     else:
         data = [p for p in sorted(content.iterdir()) if p.suffix in _READERS]
-        found = {p.stem: p for p in data if p.stem in _SPLITS}
+        found = {}
+        for p in data:
+            if p.stem in found:
+                raise TuneTrailError(
+                    f"task '{task.name}': '{found[p.stem].name}' and '{p.name}' are both {p.stem}",
+                    "remove one of them, or set 'files'",
+                )
+            if p.stem in _SPLITS:
+                found[p.stem] = p
         if not found and len(data) == 1:
             found = {"all": data[0]}
     if not found:
@@ -115,8 +121,11 @@ def _read(path: Path, task: TaskSpec) -> pd.DataFrame:
             f"'{path.name}' has an unknown format", f"use one of {', '.join(sorted(_READERS))}"
         )
     try:
-        return reader(path, task)
-    except (ValueError, UnicodeDecodeError, OSError) as error:  # parsers' errors are ValueErrors
+        with warnings.catch_warnings():
+            # pandas only warns where it cuts a row that has more cells than the header.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return reader(path, task)
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:
         raise TuneTrailError(
             f"'{path.name}' cannot be read: {' '.join(str(error).split())[:300]}",
             "check the format (for CSV also 'format.delimiter' and 'format.quoting')",
@@ -141,7 +150,7 @@ def _read_csv(path: Path, task: TaskSpec) -> pd.DataFrame:
 
 def _read_json(path: Path, task: TaskSpec) -> pd.DataFrame:
     lines = path.suffix != ".json"
-    frame: pd.DataFrame = pd.read_json(path, lines=lines, dtype=False, convert_dates=False)
+    frame: pd.DataFrame = pd.read_json(path, lines=lines, dtype=False)
     return frame
 
 
@@ -163,6 +172,12 @@ def _canonical(frame: pd.DataFrame, task: TaskSpec, split: str, file: str) -> pd
             raise TuneTrailError(f"{error.problem} (columns.{role})", error.fix)
     prefix = "" if split == "all" else f"{split}-"
     ids = frame[task.columns.id] if task.columns.id else pd.Series(range(len(frame)))
+    if ids.isna().any():
+        row = int(np.flatnonzero(ids.isna().to_numpy())[0])
+        raise TuneTrailError(
+            f"task '{task.name}': {file}: column '{task.columns.id}': row {row + 1} has no id",
+            "give it one, or remove 'columns.id'",
+        )
     out = pd.DataFrame({"id": prefix + ids.astype(str).to_numpy(dtype=object)})
     if task.columns.group:
         group = frame[task.columns.group].astype(str)

@@ -10,13 +10,10 @@ import pandas as pd
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import file_digest, read_json, replacing, write_json
+from tunetrail.layout import CARD, DATA, RESULT
+from tunetrail.modeling.base import read_base
 from tunetrail.splits import SETS, assign_sets, position
-from tunetrail.stages.base import read_base
-from tunetrail.stages.ingest import DATA
-from tunetrail.stages.validate import RESULT, read_task
-from tunetrail.task import TaskSpec
-
-CARD = "card.json"
+from tunetrail.task import TaskSpec, read_task
 
 
 def prepare(canonical: Path, validated: Path, base: Path, max_length: int, out: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.files import file_digest, read_json, write_json
-from tunetrail.stages.export import CERTIFICATE
+from tunetrail.layout import CERTIFICATE
 
 
 def register(comparison_file: Path, exported: Path, out: Path) -> None:

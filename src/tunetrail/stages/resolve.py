@@ -8,10 +8,10 @@ from tunetrail import methods
 from tunetrail.code import code_digest
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, tree_digest
+from tunetrail.modeling.base import read_base
 from tunetrail.params import Params, method_name, method_of
 from tunetrail.run import BaseModel, Data, MethodSpec, Numerics, RunSpec, write_run
-from tunetrail.stages.base import read_base
-from tunetrail.stages.validate import read_task
+from tunetrail.task import read_task
 from tunetrail.training.numerics import best_precision
 
 

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.files import read_json, replacing, write_json
-from tunetrail.run import RunSpec, read_run
-from tunetrail.stages.train import HISTORY
-
-CHOICE = "choice.json"
-RUN = "run.json"
+from tunetrail.layout import CHOICE, HISTORY, RUN
+from tunetrail.run import planned_runs
 
 
 def select(plan: Path, trained: Path, out: Path) -> None:
@@ -49,9 +46,3 @@ def select(plan: Path, trained: Path, out: Path) -> None:
 def _mean(candidates: list[dict[str, Any]], metric: str) -> float:
     """A method is judged by all its seeds, not by its luckiest."""
     return float(sum(c["selection"][metric] for c in candidates) / len(candidates))
-
-
-def planned_runs(plan: Path) -> list[tuple[str, int, RunSpec]]:
-    """(label, seed, spec) of every run in one task's folder of the plan."""
-    files = sorted(plan.glob("*/*.json"), key=lambda p: (p.parent.name, int(p.stem)))
-    return [(p.parent.name, int(p.stem), read_run(p)) for p in files]

@@ -10,17 +10,16 @@ from pathlib import Path
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, tree_digest, write_json
+from tunetrail.layout import HISTORY
 from tunetrail.methods import Method, attach, resolve
 from tunetrail.modeling.adapter import save_adapter
+from tunetrail.modeling.base import verified_base
 from tunetrail.modeling.classifier import Classifier, build_classifier
 from tunetrail.run import RunSpec, read_run
-from tunetrail.stages.base import verified_base
 from tunetrail.training import numerics
 from tunetrail.training.loop import Progress, fit, silent
 from tunetrail.training.numerics import derived_seed
 from tunetrail.training.rows import Rows, read_rows
-
-HISTORY = "history.json"
 
 
 def train(run: Path, base: Path, data: Path, out: Path, progress: Progress = silent) -> None:

@@ -20,12 +20,9 @@ import pandas as pd
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, digest_of, file_digest, read_json
+from tunetrail.layout import CERTIFICATE, DATA, HISTORY, METRICS, MODEL, PREDICTIONS, SERVING
 from tunetrail.provenance import git_state, versions
 from tunetrail.run import RunSpec, read_run
-from tunetrail.stages.evaluate import METRICS, PREDICTIONS
-from tunetrail.stages.export import CERTIFICATE, MODEL
-from tunetrail.stages.ingest import DATA
-from tunetrail.stages.train import HISTORY
 
 #: Tags that identify what is in MLflow already.
 RUN_TAG = "tunetrail.run"
@@ -204,8 +201,6 @@ def _create_run(client: Any, experiment: str, record: dict[str, Any]) -> str:
 
 def _register(client: Any, root: Path, model: dict[str, Any], run_id: str) -> bool:
     """Make sure that the winner is a version with its alias; True if it had to be created."""
-    from mlflow.exceptions import RestException
-
     name = model["name"]
     versions_ = client.search_model_versions(f"name='{name}'")
     same = [
@@ -220,7 +215,7 @@ def _register(client: Any, root: Path, model: dict[str, Any], run_id: str) -> bo
                 f"{exported / MODEL} is not the file that was certified",
                 "run the export and register stages again",
             )
-        with contextlib.suppress(RestException):  # there already
+        if not client.search_registered_models(f"name='{name}'"):
             client.create_registered_model(name)
         same = [_log_version(client, root, exported, model, run_id)]
         created = True
@@ -240,7 +235,7 @@ def _log_version(
     texts = pd.read_parquet(root / "data" / "canonical" / model["task"] / DATA)
     columns = ["text", "text_pair"] if texts["text_pair"].notna().any() else ["text"]
     example = texts[columns].head(2).astype("object")
-    labels = read_json(exported / "serving.json")["labels"]
+    labels = read_json(exported / SERVING)["labels"]
     output = pd.DataFrame({"label": [labels[0]], **{f"score_{n}": [0.5] for n in labels}})
     output = output.astype({f"score_{n}": "float32" for n in labels})
     with mlflow.start_run(run_id=run_id):

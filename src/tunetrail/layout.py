@@ -1,0 +1,26 @@
+"""Names of the files that stages leave for each other."""
+
+#: ingest: canonical rows, dataset card, the frozen task.
+DATA = "data.parquet"
+CARD = "card.json"
+TASK = "task.json"
+#: validate: outcome of every check.
+RESULT = "result.json"
+#: train: loss and selection curves.
+HISTORY = "history.json"
+#: evaluate: scores, and every prediction.
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.parquet"
+#: select: the choice of a task, and the frozen run of each chosen method.
+CHOICE = "choice.json"
+RUN = "run.json"
+#: export: model, certificate, and what serving needs.
+MODEL = "model.onnx"
+CERTIFICATE = "certificate.json"
+SERVING = "serving.json"
+TOKENIZER = "tokenizer.json"
+#: compare: every score, their summary, the table and the report.
+COMPARISON = "comparison.json"
+SCORES = "scores.json"
+TABLE = "table.md"
+REPORT = "report.html"
