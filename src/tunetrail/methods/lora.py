@@ -4,7 +4,7 @@ import math
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import nn
 
 from tunetrail.errors import TuneTrailError
@@ -53,6 +53,13 @@ class LoRA(Method):
     sites: tuple[Site, ...] = Field(
         default=("query", "value"), min_length=1, description="matrices that get an update"
     )
+
+    @field_validator("sites")
+    @classmethod
+    def _different(cls, value: tuple[Site, ...]) -> tuple[Site, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("a site can be named once")
+        return value
 
     def attach(self, model: Classifier) -> None:
         """Wrap the chosen matrices of every layer."""

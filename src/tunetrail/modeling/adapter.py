@@ -45,6 +45,13 @@ def load_adapter(model: Classifier, folder: Path, *, run: str, base: str) -> Non
             f"{folder}: adapter and model disagree about '{odd}'",
             "train this run again: the method's code has changed",
         )
+    for name, parameter in wanted.items():
+        if tensors[name].shape != parameter.shape:
+            raise TuneTrailError(
+                f"{folder}: '{name}' is {tuple(tensors[name].shape)} in the adapter and "
+                f"{tuple(parameter.shape)} in the model",
+                "train this run again: the method's code has changed",
+            )
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(tensors[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,14 @@ def check_base(base: Path) -> dict[str, Any]:
         raise TuneTrailError(
             f"base model: no config.json in {base}", "point 'base.source' at a model folder"
         )
-    config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
+    config = read_json(config_file)
+    needed = ("model_type", "hidden_size", "num_hidden_layers", "max_position_embeddings")
+    absent = [key for key in needed if not isinstance(config, dict) or key not in config]
+    if absent:
+        raise TuneTrailError(
+            f"base model: config.json in {base} does not say '{absent[0]}'",
+            "point 'base.source' at the folder of a transformers encoder",
+        )
     if not list(base.glob("*.safetensors")):
         pickled = [p.name for p in base.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt"}]
         raise TuneTrailError(
@@ -57,5 +63,5 @@ def check_base(base: Path) -> dict[str, Any]:
             f"base model: no {TOKENIZER} in {base}",
             "save the fast tokenizer next to the weights",
         )
-    sites_of(config.get("model_type", "unknown"), 0)
-    return config
+    sites_of(config["model_type"], 0)
+    return dict(config)

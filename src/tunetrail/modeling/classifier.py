@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tunetrail.errors import TuneTrailError
 from tunetrail.modeling import attention
 from tunetrail.modeling.sites import Sites, sites_of
 
@@ -95,14 +96,23 @@ def build_classifier(base: Path, classes: int, pooling: str, seed: int) -> Class
     logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(base, local_files_only=True)
     sites_of(config.model_type, config.num_hidden_layers)
-    options = {"add_pooling_layer": False} if pooling == "mean" else {}
-    trunk = AutoModel.from_pretrained(
+    trunk, loading = AutoModel.from_pretrained(
         base,
         local_files_only=True,
         use_safetensors=True,
         dtype=torch.float32,
         attn_implementation=attention.register(),
-        **options,
+        output_loading_info=True,
     )
+    if pooling == "mean":
+        trunk.pooler = None  # not used, so neither trained nor counted
+    missing = {k for k in loading["missing_keys"] if pooling != "mean" or "pooler" not in k}
+    if pooling == "cls" and getattr(trunk, "pooler", None) is None:
+        missing.add("pooler")
+    if missing:
+        raise TuneTrailError(
+            f"base model: the weights in {base} lack '{sorted(missing)[0]}'",
+            "use complete weights; for a missing pooler, set base.pooling to 'mean'",
+        )
     torch.manual_seed(seed)
     return Classifier(trunk, config, classes, pooling)

@@ -37,7 +37,8 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
     model, method = build_run_model(spec, weights)
     trained = sum(p.numel() for p in model.trained().values())
     total = sum(p.numel() for p in model.parameters())
-    step = TrainStep(model, spec, method.learning_rate)
+    all_steps, per_epoch = count_steps(spec, len(rows))
+    step = TrainStep(model, spec, method.learning_rate, all_steps)
     model.train()
     seconds, samples, tokens = [], [], []
     lengths = rows.lengths
@@ -55,7 +56,6 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
         save_adapter(model, Path(folder), run=spec.digest, base=spec.base.digest)
         artifact_bytes = (Path(folder) / WEIGHTS).stat().st_size
     per_token = float(np.median(np.array(seconds[measured]) / np.array(tokens[measured])))
-    all_steps, per_epoch = count_steps(spec, len(rows))
     write_json(
         out,
         {

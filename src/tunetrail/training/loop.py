@@ -40,9 +40,10 @@ class TrainStep:
         model: With the method attached; parameters that train have ``requires_grad``.
         spec: Training settings and numerics.
         learning_rate: Peak learning rate.
+        steps: Optimiser steps of the whole run.
     """
 
-    def __init__(self, model: Classifier, spec: RunSpec, learning_rate: float) -> None:
+    def __init__(self, model: Classifier, spec: RunSpec, learning_rate: float, steps: int) -> None:
         self._accelerator = Accelerator(
             mixed_precision="bf16" if spec.numerics.precision == "bf16" else "no",
             cpu=not torch.cuda.is_available(),
@@ -51,17 +52,20 @@ class TrainStep:
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._training = spec.training
         self._peak = learning_rate
+        self._steps = steps
         self.device: torch.device = self._accelerator.device
         optimizer = build_optimizer(model, learning_rate, spec.training)
         self.model: nn.Module
         self.model, self.optimizer = self._accelerator.prepare(model, optimizer)
 
-    def set_rate(self, step: int, steps: int) -> float:
-        """Set the learning rate of ``step`` (1 … ``steps``) and return it."""
-        rate = self._peak * rate_factor(step, steps, self._training)
+    def rate(self, step: int) -> float:
+        """The learning rate of ``step`` (1 … all steps)."""
+        return self._peak * rate_factor(step, self._steps, self._training)
+
+    def set_rate(self, step: int) -> None:
+        """Set the learning rate of ``step``."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
+            group["lr"] = self.rate(step)
 
     def __call__(self, rows: Rows, group: list[np.ndarray]) -> torch.Tensor:
         """Train on the batches of ``group``; returns the mean loss of their rows (a scalar)."""
@@ -112,7 +116,7 @@ def fit(
     """
     steps, steps_per_epoch = count_steps(spec, len(train))
     record_every = max(1, math.ceil(steps / _CURVE_POINTS))
-    train_step = TrainStep(model, spec, learning_rate)
+    train_step = TrainStep(model, spec, learning_rate, steps)
     checkpoints = Checkpoints(spec.digest, model.trained(), train_step.optimizer)
     state = checkpoints.restore() or {"step": 0, "loss": [], "recent": [], "selection": []}
     losses, scores = state["loss"], state["selection"]
@@ -123,22 +127,22 @@ def fit(
     for step, group in zip(
         range(first, steps + 1), groups_of_batches(train, spec, start=first - 1), strict=False
     ):
-        rate = train_step.set_rate(step, steps)
+        train_step.set_rate(step)
         # Every step has random numbers of its own, so that a resumed run draws the same ones.
         train_step.noise.reseed(derived_seed(spec.seed, f"dropout {step}"))
         recent.append(train_step(train, group))
         if step % record_every == 0 or step == steps:
-            losses.append([step, _mean_loss(recent, step, rate)])
+            losses.append([step, _mean_loss(recent, step, train_step)])
             recent = []
         if step % steps_per_epoch == 0 or step == steps:
-            scores.append([step, _selection_scores(train_step, selection, spec)])
+            scores.append([step, _selection_scores(train_step, selection, spec, step)])
             model.train()
         if time.monotonic() - shown > 0.25 or step == steps:
             progress(step, steps, float(recent[-1]) if recent else losses[-1][1])
             shown = time.monotonic()
         if step < steps and checkpoints.due():
             if recent:
-                _mean_loss(recent, step, rate)  # a diverged state is never kept
+                _mean_loss(recent, step, train_step)  # a diverged state is never kept
             state = {"step": step, "loss": losses, "selection": scores}
             checkpoints.save({**state, "recent": [float(x) for x in recent]})
     train_step.finish()
@@ -146,9 +150,13 @@ def fit(
     return {"steps": steps, "loss": losses, "selection": scores}
 
 
-def _selection_scores(train_step: TrainStep, rows: Rows, spec: RunSpec) -> dict[str, float]:
-    predictions = predict_logits(train_step.model, rows, train_step.device).argmax(1)
-    return score_all(spec.data.metrics, rows.labels, predictions, len(spec.data.labels))
+def _selection_scores(
+    train_step: TrainStep, rows: Rows, spec: RunSpec, step: int
+) -> dict[str, float]:
+    logits = predict_logits(train_step.model, rows, train_step.device)
+    if not np.isfinite(logits).all():  # the last step's damage shows in no loss any more
+        raise _diverged("nan", step, train_step)
+    return score_all(spec.data.metrics, rows.labels, logits.argmax(1), len(spec.data.labels))
 
 
 def groups_of_batches(train: Rows, spec: RunSpec, start: int) -> Iterator[list[np.ndarray]]:
@@ -205,13 +213,17 @@ def rate_factor(step: int, steps: int, training: Training) -> float:
     return 0.5 * (1 - math.cos(math.pi * rest))
 
 
-def _mean_loss(recent: list[torch.Tensor], step: int, rate: float) -> float:
+def _mean_loss(recent: list[torch.Tensor], step: int, train_step: TrainStep) -> float:
+    """Mean of the losses of the last steps, the last of them ``step``, checked one by one."""
     values = torch.stack([x.cpu() for x in recent]).tolist()
     for offset, value in enumerate(values):
         if not math.isfinite(value):
-            at = step - len(values) + 1 + offset
-            raise TrainingDiverged(
-                f"the loss became {value} at step {at} (learning rate {rate:.3g})",
-                "lower the method's learning_rate, or raise training.warmup",
-            )
+            raise _diverged(value, step - len(values) + 1 + offset, train_step)
     return float(sum(values) / len(values))
+
+
+def _diverged(value: object, step: int, train_step: TrainStep) -> TrainingDiverged:
+    return TrainingDiverged(
+        f"the loss became {value} at step {step} (learning rate {train_step.rate(step):.3g})",
+        "lower the method's learning_rate, or raise training.warmup",
+    )

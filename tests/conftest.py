@@ -1,0 +1,133 @@
+"""A project to run the shipped commands in: a copy of this checkout with a small plan."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = Path(os.environ.get("TUNETRAIL_SHARED_DATA", ROOT.parent / "shared" / "data"))
+BIN = Path(sys.executable).parent
+
+#: What a checkout consists of; everything else is made by the commands.
+_TREE = ("src", "pipelines", "data/hutto.yaml", "data/minilm.yaml", "dvc.yaml", "params.yaml")
+_TREE += (".dvc/config", ".dvcignore", ".gitignore", "pyproject.toml")
+
+#: Variables that would lead the commands out of the project.
+_FOREIGN = ("MLFLOW_", "PREFECT_", "DVC_", "TUNETRAIL_CHECKPOINT")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project folder and the commands to run in it."""
+
+    root: Path
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return yaml.safe_load((self.root / "params.yaml").read_text())
+
+    def change(self, **values: Any) -> None:
+        """Replace top-level keys of params.yaml."""
+        (self.root / "params.yaml").write_text(yaml.safe_dump(self.params | values))
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
+        path = f"{BIN}{os.pathsep}{kept['PATH']}"
+        code = f"{self.root / 'src'}{os.pathsep}{self.root}"
+        return kept | {"PATH": path, "PYTHONPATH": code, "COLUMNS": "80"} | extra
+
+    def command(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            arguments,
+            cwd=self.root,
+            env=self.environment(**extra),
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def run(self, **extra: str) -> dict[str, Any]:
+        """`make run` without the set-up; what it did, as it reports it itself."""
+        done = self.command(sys.executable, "-m", "pipelines.compare", "--json", **extra)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    def json(self, path: str) -> Any:
+        return json.loads((self.root / path).read_text())
+
+    def copy(self, target: Path) -> Project:
+        # cp keeps the hard links between workspace and DVC's cache.
+        subprocess.run(["cp", "-a", str(self.root), str(target)], check=True)
+        return Project(target)
+
+
+def small_params() -> dict[str, Any]:
+    """One built-in task and one CSV, 200 rows at most; a few steps each."""
+    limits = {"train": 96, "selection": 40, "test": 60}
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    return params | {
+        "tasks": {
+            "movie": {"source": "data/hutto.yaml", "limits": limits},
+            "own": {
+                "source": "data/own.csv",
+                "columns": {"text": "sentence", "label": "class"},
+                "labels": ["bad", "good"],
+                "metrics": ["f1", "accuracy"],
+            },
+        },
+        "methods": {"head": {}, "lora": {}},
+        "baseline": "lora",
+        "seeds": [1, 2],
+        "budget": {"steps": 4},
+        "numerics": {"precision": "fp32", "threads": 1},
+        "cost": {"steps": 2},
+    }
+
+
+def new_project(root: Path) -> Project:
+    """A fresh checkout with :func:`small_params`."""
+    for name in _TREE:
+        source, target = ROOT / name, root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    words = ["plot", "cast", "music", "camera", "ending", "pace", "script", "humour", "hero", "set"]
+    rows = [
+        f'"{quality} {word} in film number {number}",{label}'
+        for number in range(9)
+        for word in words
+        for quality, label in (("a wonderful", "good"), ("an awful", "bad"))
+    ]
+    (root / "data" / "own.csv").write_text("sentence,class\n" + "\n".join(rows) + "\n")
+    project = Project(root)
+    project.change(**small_params())
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "start"]):
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        subprocess.run(["git", *identity, *command], cwd=root, check=True)
+    return project
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
+    """A project in which the flow has run once, and what that did. Not to be changed."""
+    project = new_project(tmp_path_factory.mktemp("first") / "project")
+    return project, project.run()
+
+
+@pytest.fixture
+def project(first_run: tuple[Project, dict[str, Any]], tmp_path: Path) -> Project:
+    """A copy of the finished project, free to be changed."""
+    return first_run[0].copy(tmp_path / "project")

@@ -1,0 +1,273 @@
+"""params.yaml: whatever is wrong, the command says what and where, and exits 2."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tunetrail.cli import main
+from tunetrail.params import method_name, method_of, read_params, task_of
+
+GOOD: dict[str, Any] = {
+    "project": "toy",
+    "base": {"source": "base"},
+    "tasks": {"movie": {"source": "data.csv"}},
+    "methods": {"full": {}, "lora": {"rank": 4}, "wide": {"method": "lora", "rank": 16}},
+    "baseline": "full",
+    "seeds": [1, 2],
+    "budget": {"epochs": 1},
+    "cost": {},
+    "export": {},
+}
+COMMAND = Path(sys.executable).with_name("tunetrail")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, key: str = "", value: Any = None) -> Path:
+    """Write the good parameters with one value replaced, ``a/b`` being key b of a."""
+    content = copy.deepcopy(GOOD)
+    place = content
+    *way, last = key.split("/")
+    for part in way:
+        place = place.setdefault(part, {})
+    if key:
+        place[last] = value
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    """What the quickest command that reads the parameters prints; it must exit 2."""
+    assert main(["ingest", "movie", "out"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert "\n  fix: " in shown.err
+    return shown.err
+
+
+OWN = {"source": "x.csv", "columns": {"text": "t", "label": "l"}, "labels": ["a", "b"]}
+
+
+def test_good_parameters_are_read_with_every_default(folder: Path) -> None:
+    path = write(folder)
+    params = read_params(path)
+    assert params.training.batch_size == 16
+    assert params.base.max_length == 128
+    assert params.seeds == (1, 2)
+    assert task_of(params, "movie", path).labels == ("negative", "neutral", "positive")
+    assert method_of(params, "wide", path).rank == 16
+    assert [method_name(params, label) for label in params.methods] == ["full", "lora", "lora"]
+
+
+@pytest.mark.parametrize("key", ["text", "labels"])
+def test_task_override_replaces_the_built_in_key(key: str, folder: Path) -> None:
+    changes = {"text": {"title": "Mine"}, "labels": {"labels": ["a", "b"], "bins": [0]}}[key]
+    path = write(folder, "tasks/movie", {"source": "data.csv", **changes})
+    task = task_of(read_params(path), "movie", path)
+    assert (task.title == "Mine") == (key == "text")
+    assert (task.labels == ("a", "b")) == (key == "labels")
+    assert task.columns.label == "rating"  # untouched
+
+
+UNKNOWN = [
+    ("sedes", [1], "unknown key 'sedes'", "seeds"),
+    ("training/batchsize", 8, "unknown key 'batchsize'", "batch_size"),
+    ("base/poolng", "cls", "unknown key 'poolng'", "pooling"),
+    ("numerics/thread", 1, "unknown key 'thread'", "threads"),
+    ("methods/lra", {}, "methods.lra: unknown method 'lra'", "lora"),
+    ("methods/big", {"method": "huolsby"}, "methods.big: unknown method 'huolsby'", "houlsby"),
+    ("methods/lora/rnk", 8, "methods.lora: unknown key 'rnk'", "rank"),
+    ("tasks/moovie", {"source": "x"}, "tasks.moovie: unknown task 'moovie'", "movie"),
+    ("tasks/movie/colums", {}, "tasks.movie: unknown key 'colums'", "columns"),
+    ("tasks/movie/limits", {"trian": 9}, "tasks.movie.limits: unknown key 'trian'", "train"),
+    ("tasks/movie/checks", {"blnk": 1}, "tasks.movie.checks: unknown key 'blnk'", "blank"),
+    ("tasks/movie/metrics", ["acuracy"], "tasks.movie: unknown metric 'acuracy'", "accuracy"),
+    ("tasks/movie/waive", {"lenght": "x"}, "unknown check 'lenght'", "length"),
+    ("baseline", "ful", "unknown baseline 'ful'", "full"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "problem", "nearest"), UNKNOWN, ids=lambda v: str(v)[:30])
+def test_unknown_name_suggests_the_nearest(
+    key: str,
+    value: Any,
+    problem: str,
+    nearest: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(folder, key, value)
+    shown = complaint(capsys)
+    assert shown.startswith("error: params.yaml")
+    *parents, _ = key.split("/")
+    assert ".".join(parents) in shown.splitlines()[0]
+    assert problem in shown
+    assert f"did you mean '{nearest}'? valid: " in shown
+
+
+def test_unknown_nested_key_is_placed_below_its_parent(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder, "training/batchsize", 8)
+    assert complaint(capsys).startswith("error: params.yaml: training: unknown key 'batchsize'\n")
+
+
+REFUSED = [
+    # wrong type
+    ("project", 3, "'project' is 3: input should be a valid string"),
+    ("seeds", 3, "'seeds' is 3: input should be a valid tuple"),
+    ("seeds", [1, "two"], "'seeds.1' is 'two': input should be a valid integer"),
+    ("training", None, "'training' is None: input should be a valid dictionary"),
+    ("training/batch_size", "big", "'training.batch_size' is 'big': input should be a valid int"),
+    ("methods/lora", None, "'methods.lora' is None: input should be a valid dictionary"),
+    ("methods/lora", {"method": 3}, "methods.lora: 'method' is 3, not a name"),
+    ("methods/lora/rank", "big", "methods.lora: 'rank' is 'big': input should be a valid integer"),
+    ("tasks/movie/labels", "neg", "tasks.movie: 'labels' is 'neg': input should be a valid tuple"),
+    # out of range
+    ("train_fraction", 0, "'train_fraction' is 0: input should be greater than 0"),
+    ("train_fraction", 1.5, "'train_fraction' is 1.5: input should be less than or equal to 1"),
+    ("train_fraction", float("nan"), "'train_fraction' is nan: "),
+    ("base/max_length", 3, "'base.max_length' is 3: input should be greater than or equal to 4"),
+    ("base/pooling", "max", "'base.pooling' is 'max': input should be 'mean' or 'cls'"),
+    (
+        "numerics/precision",
+        "fp16",
+        "'numerics.precision' is 'fp16': input should be 'auto', 'bf16'",
+    ),
+    ("budget/epochs", 0, "'budget.epochs' is 0: input should be greater than or equal to 1"),
+    ("training/warmup", 1, "'training.warmup' is 1: input should be less than 1"),
+    ("training/clip", float("inf"), "'training.clip' is inf: input should be a finite number"),
+    ("export/tolerance", 0, "'export.tolerance' is 0: input should be greater than 0"),
+    ("cost/steps", 0, "'cost.steps' is 0: input should be greater than or equal to 1"),
+    ("methods/lora/rank", 0, "methods.lora: 'rank' is 0: input should be greater than or equal"),
+    ("methods/lora/dropout", 1, "methods.lora: 'dropout' is 1: input should be less than 1"),
+    (
+        "methods/lora/sites",
+        ["quary"],
+        "methods.lora: 'sites.0' is 'quary': input should be 'query'",
+    ),
+    (
+        "methods/full/learning_rate",
+        float("inf"),
+        "methods.full: 'learning_rate' is inf: input should be a finite number",
+    ),
+    ("tasks/movie/checks", {"blank": 2}, "tasks.movie: 'checks.blank' is 2: input should be less"),
+    ("tasks/movie/checks", {"length_bounds": [5, 1]}, "tasks.movie: 'checks.length_bounds'"),
+    ("tasks/movie/limits", {"train": 1}, "tasks.movie: 'limits.train' is 1: input should be gr"),
+    # rules between values
+    ("budget", {"epochs": 1, "steps": 5}, "give exactly one of 'epochs' and 'steps'"),
+    ("budget", {}, "'budget' is {}: give exactly one of 'epochs' and 'steps'"),
+    ("seeds", [1, 2, 1], "'seeds' is [1, 2, 1]: seeds must be different from each other"),
+    ("seeds", [0, -1], "'seeds' is [0, -1]: seeds must not be negative"),
+    ("tasks/movie/labels", ["a", "b"], "2 labels need 1 'bins'"),
+    ("tasks/movie/labels", ["a", "a", "b"], "'labels' must be different from each other"),
+    ("tasks/movie/bins", [1, -1], "'bins' must be ascending"),
+    ("tasks/movie/metrics", ["f1"], "'f1'"),  # F1 of class 1 is for two classes
+    # nothing there
+    ("seeds", [], "'seeds' is []: tuple should have at least 1 item"),
+    ("tasks", {}, "'tasks' is {}: dictionary should have at least 1 item"),
+    ("methods", {}, "'methods' is {}: dictionary should have at least 1 item"),
+    ("tasks/movie", {}, "tasks.movie: 'source' is missing\n  fix: add the key 'source'"),
+    ("tasks/own", {**OWN, "columns": {"text": "t"}}, "tasks.own: 'columns.label' is missing"),
+    ("tasks/own", {**OWN, "labels": ["a"]}, "tasks.own: 'labels' is ['a']: tuple should have at"),
+    # names that become folders
+    ("project", "my project", "'project' is 'my project': use letters, digits, '_', '-' and '.'"),
+    ("project", "../up", "'project' is '../up': use letters"),
+    ("tasks/my-own", OWN, "'my-own' names a folder: use letters, digits and '_'"),
+    ("tasks/..", OWN, "'..' names a folder: use letters, digits and '_'"),
+    ("methods/lo ra", {"method": "lora"}, "'lo ra' names a folder: use letters, digits and '_'"),
+    ("methods/_x", {"method": "lora"}, "'_x' names a folder: use letters, digits and '_'"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), REFUSED, ids=lambda value: str(value)[:30])
+def test_value_that_breaks_a_rule_is_shown_with_the_rule(
+    key: str, value: Any, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder, key, value)
+    shown = complaint(capsys)
+    assert shown.startswith("error: params.yaml: ")
+    assert message in shown
+
+
+@pytest.mark.parametrize("key", ["project", "base", "tasks", "methods", "seeds", "budget"])
+def test_missing_key_is_named(key: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump({k: GOOD[k] for k in GOOD if k != key}))
+    expected = f"error: params.yaml: '{key}' is missing\n  fix: add the key '{key}'\n"
+    assert complaint(capsys) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"seeds: [1", "params.yaml is not valid YAML: while parsing a flow sequence"),
+        (b"a: b: c", "params.yaml is not valid YAML: mapping values are not allowed here"),
+        (b"project: \xff", "params.yaml is not valid YAML: 'utf-8' codec can't decode"),
+        (b"- 1\n- 2\n", "params.yaml must be a mapping of keys to values"),
+        (b"", "params.yaml must be a mapping of keys to values"),
+    ],
+)
+def test_file_that_is_not_a_mapping_is_refused(
+    content: bytes, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "params.yaml").write_bytes(content)
+    assert message in complaint(capsys)
+
+
+def test_missing_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "params.yaml does not exist" in complaint(capsys)
+    assert main(["ingest", "movie", "out", "--params", "other.yaml"]) == 2
+    assert "other.yaml does not exist" in capsys.readouterr().err
+
+
+def test_task_that_the_plan_does_not_have_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder)
+    assert main(["ingest", "movi", "out"]) == 2
+    shown = capsys.readouterr().err
+    assert "params.yaml: unknown task 'movi'" in shown
+    assert "did you mean 'movie'? valid: movie" in shown
+
+
+def test_nothing_is_written_when_the_parameters_are_bad(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder, "seeds", [1, 1])
+    complaint(capsys)
+    assert [path.name for path in folder.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "value", "message"),
+    [
+        (["ingest", "movie", "out"], "sedes", [1], "unknown key 'sedes'"),
+        (["resolve", "c", "b", "p", "out"], "methods/lra", {}, "unknown method 'lra'"),
+    ],
+)
+def test_installed_command_exits_2_without_a_traceback(
+    arguments: list[str], key: str, value: Any, message: str, tmp_path: Path
+) -> None:
+    write(tmp_path, key, value)
+    done = subprocess.run(
+        [COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: params.yaml")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,294 @@
+"""The shipped commands on the real model: what is executed when, and what comes out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import Project, new_project
+
+pytestmark = pytest.mark.pipeline
+
+#: Stages whose outputs hold no times: equal inputs give equal bytes.
+DETERMINISTIC = ("base", "ingest", "validate", "prepare", "resolve", "train", "evaluate", "select")
+
+
+def stages(names: list[str]) -> Counter[str]:
+    return Counter(name.partition("@")[0] for name in names)
+
+
+def locked_outputs(project: Project) -> dict[str, Any]:
+    lock = yaml.safe_load((project.root / "dvc.lock").read_text())["stages"]
+    return {
+        name: [out["md5"] for out in entry["outs"]]
+        for name, entry in lock.items()
+        if name.partition("@")[0] in DETERMINISTIC
+    }
+
+
+def test_first_run_executes_every_stage_and_leaves_the_results(
+    first_run: tuple[Project, dict[str, Any]],
+) -> None:
+    project, outcome = first_run
+    assert stages(outcome["executed"]) == {
+        "base": 1, "ingest": 2, "validate": 2, "prepare": 2, "resolve": 2, "train": 8, "cost": 4,
+        "evaluate": 8, "select": 2, "export": 4, "compare": 1, "register": 1,
+    }  # fmt: skip
+    for path in ("comparison/report.html", "comparison/table.md", "dvc.lock", "receipt.json"):
+        assert (project.root / path).stat().st_size > 0
+    assert list((project.root / "comparison" / "plots").rglob("*.png"))
+    for certificate in (project.root / "runs" / "export").rglob("certificate.json"):
+        certified = project.json(str(certificate.relative_to(project.root)))
+        assert certified["passed"]
+        assert certified["prediction_flips"] == 0
+        assert certified["metrics_torch"] == certified["metrics_onnx"]
+
+
+def test_again_nothing_runs_within_ten_seconds(project: Project) -> None:
+    started = time.monotonic()
+    outcome = project.run()
+    seconds = time.monotonic() - started
+    assert outcome["executed"] == outcome["restored"] == []
+    assert outcome["runs_created"] == outcome["versions_created"] == 0
+    # A promise of the product, not a benchmark: the margin on an idle machine is twofold.
+    assert seconds < 10
+
+
+def test_after_the_flow_dvc_repro_runs_nothing(project: Project) -> None:
+    before = (project.root / "dvc.lock").read_bytes()
+    done = project.command("dvc", "repro")
+    assert done.returncode == 0, done.stderr
+    assert "Running stage" not in done.stdout
+    assert (project.root / "dvc.lock").read_bytes() == before
+
+
+def test_dvc_repro_alone_records_the_same_outputs_as_the_flow(
+    first_run: tuple[Project, dict[str, Any]], tmp_path: Path
+) -> None:
+    project = new_project(tmp_path / "project")
+    one = {"tasks": {"own": project.params["tasks"]["own"]}, "seeds": [1]}
+    project.change(**one)
+    done = project.command("dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    alone = locked_outputs(project)
+    flow = locked_outputs(first_run[0])
+    # With one seed there is less to select from; everything before that is the same.
+    common = {name for name in alone if not name.startswith(("select", "resolve"))}
+    assert len(common) > 6
+    assert {n: alone[n] for n in common} == {n: flow[n] for n in common}
+
+
+def test_a_new_method_runs_only_its_runs_then_compare_onwards(project: Project) -> None:
+    project.change(methods={**project.params["methods"], "bitfit": {}})
+    outcome = project.run()
+    trained = [name for name in outcome["executed"] if name.startswith("train@")]
+    assert sorted(trained) == sorted(
+        f"train@{task}-bitfit-{seed}" for task in ("movie", "own") for seed in (1, 2)
+    )
+    assert stages(outcome["executed"]) == {
+        "resolve": 2, "train": 4, "cost": 2, "evaluate": 4, "select": 2, "export": 2,
+        "compare": 1, "register": 1,
+    }  # fmt: skip
+
+
+def test_a_new_seed_runs_only_its_runs_then_compare_onwards(project: Project) -> None:
+    project.change(seeds=[1, 2, 3])
+    outcome = project.run()
+    counts = stages(outcome["executed"])
+    assert all(
+        name.endswith("-3") for name in outcome["executed"] if name.startswith(("train", "eval"))
+    )
+    # A method is exported again only where the new seed is the one to ship.
+    moved = counts.pop("export", 0)
+    assert moved <= 4
+    assert counts == {
+        "resolve": 2, "train": 4, "evaluate": 4, "select": 2, "compare": 1, "register": 1,
+    }  # fmt: skip
+
+
+def test_a_changed_learning_rate_runs_only_that_method(project: Project) -> None:
+    project.change(methods={"head": {}, "lora": {"learning_rate": 0.003}})
+    outcome = project.run()
+    assert all("-lora" in n for n in outcome["executed"] if n.startswith(("train", "cost", "exp")))
+    assert stages(outcome["executed"]) == {
+        "resolve": 2, "train": 4, "cost": 2, "evaluate": 4, "select": 2, "export": 2,
+        "compare": 1, "register": 1,
+    }  # fmt: skip
+    assert outcome["runs_created"] == 4
+
+    project.change(methods={"head": {}, "lora": {}})
+    back = project.run()
+    assert stages(back["restored"])["train"] == 4, "the first results come back from the run cache"
+    assert stages(back["executed"])["train"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "trained"),
+    [
+        ("src/tunetrail/methods/lora.py", {"lora"}),
+        ("src/tunetrail/training/loop.py", {"head", "lora"}),
+        ("src/tunetrail/report/html.py", set()),
+    ],
+)
+def test_a_change_in_code_trains_what_it_can_change(
+    project: Project, path: str, trained: set[str]
+) -> None:
+    with (project.root / path).open("a") as source:
+        source.write("\n# changed\n")
+    outcome = project.run()
+    names = [name for name in outcome["executed"] if name.startswith("train@")]
+    assert {name.split("-")[1] for name in names} == trained
+    assert len(names) == 4 * len(trained)
+    assert "compare" in outcome["executed"]
+
+
+def test_one_changed_row_runs_only_that_tasks_chain(project: Project) -> None:
+    data = project.root / "data" / "own.csv"
+    data.write_text(data.read_text().replace("film number 3,bad", "film number 3 again,bad", 1))
+    outcome = project.run()
+    of_task = [n for n in outcome["executed"] if "@" in n]
+    assert all(n.partition("@")[2].partition("-")[0] == "own" for n in of_task)
+    assert stages(outcome["executed"])["train"] == 4
+    assert {"compare", "register"} <= set(outcome["executed"])
+
+
+def test_the_same_spec_twice_gives_the_same_numbers(
+    first_run: tuple[Project, dict[str, Any]], tmp_path: Path
+) -> None:
+    again = new_project(tmp_path / "project")
+    again.run()
+    first = first_run[0]
+    assert again.json("comparison/scores.json") == first.json("comparison/scores.json")
+    assert again.json("comparison/comparison.json") == first.json("comparison/comparison.json")
+    assert locked_outputs(again) == locked_outputs(first)
+
+
+def test_killed_in_training_three_times_it_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    def long_run(name: str) -> Project:
+        project = new_project(tmp_path / name)
+        tasks = {"own": project.params["tasks"]["own"]}
+        project.change(tasks=tasks, methods={"lora": {}}, seeds=[1], budget={"steps": 60})
+        return project
+
+    undisturbed = long_run("undisturbed")
+    undisturbed.run()
+    killed = long_run("killed")
+    checkpoints = killed.root / ".tunetrail" / "checkpoints"
+    for least in (5, 20, 40):
+        flow = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.compare", "--json"],
+            cwd=killed.root,
+            env=killed.environment(TUNETRAIL_CHECKPOINT_SECONDS="0"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 120
+        while _checkpointed_step(checkpoints) < least:
+            assert flow.poll() is None, "the flow ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(flow.pid, signal.SIGKILL)
+        flow.wait()
+        assert not (killed.root / "runs" / "train" / "own" / "lora" / "1").exists()
+    killed.run()
+    assert locked_outputs(killed) == locked_outputs(undisturbed)
+    assert not list(checkpoints.glob("*")), "a finished run leaves no checkpoint"
+
+
+def _checkpointed_step(folder: Path) -> int:
+    import json
+
+    for progress in folder.glob("[!.]*/progress.json"):
+        try:
+            return int(json.loads(progress.read_text())["step"])
+        except (OSError, ValueError):  # it is being replaced this moment
+            return 0
+    return 0
+
+
+def test_a_failing_run_is_reported_and_the_others_finish(project: Project) -> None:
+    project.change(methods={"head": {}, "lora": {"learning_rate": 1e30}, "bitfit": {}})
+    done = project.command(sys.executable, "-m", "pipelines.compare")
+    assert done.returncode == 1
+    assert "the loss became" in done.stdout
+    assert "learning rate 1e+30" in done.stdout
+    assert (project.root / "runs/evaluate/movie/bitfit/2/metrics.json").is_file()
+    project.change(methods={"head": {}, "lora": {}, "bitfit": {}})
+    outcome = project.run()
+    assert stages(outcome["executed"])["train"] == 0, "what was done is not done again"
+
+
+def test_a_killed_worker_is_retried(project: Project) -> None:
+    """A worker that dies is infrastructure: Prefect tries again and the run resumes."""
+    project.change(methods={"head": {}, "lora": {"rank": 4}}, budget={"steps": 40}, seeds=[1])
+    flow = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.compare", "--json"],
+        cwd=project.root,
+        env=project.environment(TUNETRAIL_CHECKPOINT_SECONDS="0"),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    checkpoints = project.root / ".tunetrail" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while _checkpointed_step(checkpoints) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    victim = next(
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _is_worker_of(entry, project.root)
+    )
+    os.kill(victim, signal.SIGKILL)
+    out, _ = flow.communicate(timeout=300)
+    assert flow.returncode == 0, out
+
+
+def _is_worker_of(process: Path, root: Path) -> bool:
+    """A session leader that writes to a train log of this project."""
+    try:
+        log = os.readlink(process / "fd" / "1")
+        return log.startswith(str(root)) and "train@" in log
+    except OSError:
+        return False
+
+
+def test_predictions_keep_every_test_row_and_its_scores(
+    first_run: tuple[Project, dict[str, Any]],
+) -> None:
+    root = first_run[0].root
+    rows = pd.read_parquet(root / "data/prepared/movie/test/test.parquet")
+    predictions = pd.read_parquet(root / "runs/evaluate/movie/lora/1/predictions.parquet")
+    assert predictions["id"].tolist() == rows["id"].tolist()
+    assert predictions["label"].tolist() == rows["label"].tolist()
+    assert all(
+        abs(sum(s) - 1) < 1e-5 and s.argmax() == p
+        for s, p in zip(predictions["scores"], predictions["prediction"], strict=True)
+    )
+
+
+def test_training_cannot_see_the_test_set(
+    first_run: tuple[Project, dict[str, Any]], tmp_path: Path
+) -> None:
+    root = first_run[0].root
+    lock = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
+    for name, entry in lock.items():
+        if name.startswith(("train@", "select@", "cost@")):
+            assert not any("/test" in dep["path"] for dep in entry["deps"]), name
+    # And it does not need it: a folder with the fit output alone is enough.
+    (tmp_path / "fit").symlink_to(root / "data/prepared/own/fit")
+    done = first_run[0].command(
+        "tunetrail", "train", "plan/own/head/1.json", "models/base", str(tmp_path / "fit"),
+        str(tmp_path / "out"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
