@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
 BIN := .venv/bin
 READY := .venv/ready
+PIP := --disable-pip-version-check --quiet
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: run repro test check lint types imports lock clean help
@@ -43,8 +44,9 @@ help: ## this list
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: Python 3.11 or later is needed; set PYTHON=/path/to/python3.11"; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
-	$(BIN)/python -c 'from tunetrail.dag import allow_missing_git; allow_missing_git()'
+	@echo "Installing the environment into .venv: a few minutes, once."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install $(PIP) -r requirements.lock
+	@$(BIN)/python -m pip install $(PIP) --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c 'from tunetrail.dag import allow_missing_git; allow_missing_git()'
 	@touch $(READY)

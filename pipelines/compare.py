@@ -27,7 +27,7 @@ from pipelines.workers import WorkerDied, run_command, start_server
 from tunetrail.dag import Cell, Dag, project_root, stale_cells
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, read_json
-from tunetrail.params import Params, read_params
+from tunetrail.params import Params, check_sources, read_params
 
 _COMPARISON = Path("comparison")
 _RECEIPT = Path("receipt.json")
@@ -80,11 +80,14 @@ def run_stale(
         persist_result=False,
     )
     def execute(name: str, command: str) -> None:
+        display.started(name)
         log = STATE_DIR / "logs" / f"{name}.log"
         run_command(command, log, lambda *state: display.step(name, *state))
 
     outcome = Outcome()
-    scheduler = Scheduler(dag.cells, width)
+    # Twice the width is handed over, so that no worker waits while a result is recorded; the task
+    # runner keeps the width.
+    scheduler = Scheduler(dag.cells, 2 * width)
     finished: queue.Queue[tuple[Cell, PrefectFuture[None]]] = queue.Queue()
 
     def look_at(cell: Cell) -> None:
@@ -94,7 +97,6 @@ def run_stale(
         elif dag.begin(cell.name):
             outcome.restored.append(cell.name)
         else:
-            display.started(cell.name)
             future = execute.with_options(name=cell.stage).submit(cell.name, cell.command)
             future.add_done_callback(lambda done: finished.put((cell, done)))
             return
@@ -182,6 +184,7 @@ def _run(workers: int, as_json: bool, console: Console) -> int:
     root = project_root(Path.cwd())
     os.chdir(root)
     params = read_params(Path("params.yaml"))
+    check_sources(params, Path("params.yaml"))
     width = workers or max(1, (os.cpu_count() or 1) // params.numerics.threads)
     STATE_DIR.mkdir(exist_ok=True)
     configure_prefect()

@@ -15,7 +15,7 @@ class Scheduler:
 
     Args:
         cells: Name → cell, upstream cells first.
-        width: Cells that may run side by side.
+        width: Cells that may be handed out at a time.
     """
 
     def __init__(self, cells: Mapping[str, Cell], width: int) -> None:

@@ -151,9 +151,10 @@ def plan(params: ParamsOption = PARAMS, as_json: JsonOption = False) -> None:
     Nothing is executed. Example: tunetrail plan --json
     """
     from tunetrail.dag import Dag, project_root, stale_cells
-    from tunetrail.params import read_params
+    from tunetrail.params import check_sources, read_params
 
     wanted = read_params(params)
+    check_sources(wanted, params)
     stale = stale_cells(Dag(project_root(Path.cwd())))
     runs: list[dict[str, Any]] = [
         {"task": t, "method": m, "seed": s, "stale": stale.get(f"train@{t}-{m}-{s}", [])}

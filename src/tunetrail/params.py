@@ -12,6 +12,7 @@ from tunetrail import methods, metrics
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.run import Budget, Training
 from tunetrail.settings import Settings, parse, read_yaml
+from tunetrail.sources import read_source
 from tunetrail.task import TaskSpec, load_task
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
@@ -101,6 +102,21 @@ def read_params(path: Path) -> Params:
     if params.baseline and params.baseline not in params.methods:
         raise unknown("baseline", params.baseline, params.methods, str(path))
     return params
+
+
+def check_sources(params: Params, path: Path) -> None:
+    """Check that every source is there and, if it is a pointer, well formed.
+
+    Raises:
+        TuneTrailError: Names the key of the first one that is not.
+    """
+    sources = {"base.source": params.base.source}
+    sources |= {f"tasks.{n}.source": task_of(params, n, path).source for n in params.tasks}
+    for key, source in sources.items():
+        try:
+            read_source(source)
+        except TuneTrailError as error:
+            raise TuneTrailError(f"{path}: {key}: {error.problem}", error.fix) from None
 
 
 def task_of(params: Params, name: str, path: Path) -> TaskSpec:

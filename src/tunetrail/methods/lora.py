@@ -49,7 +49,7 @@ class LoRA(Method):
     learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate")
     rank: int = Field(default=8, ge=1, description="rank of the update")
     alpha: float = Field(default=16.0, gt=0, description="the update is scaled by alpha / rank")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="on the input of A")
+    dropout: float = Field(default=0.0, ge=0, le=0.9, description="on the input of A")
     sites: tuple[Site, ...] = Field(
         default=("query", "value"), min_length=1, description="matrices that get an update"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tunetrail.errors import TuneTrailError
 
@@ -29,6 +30,10 @@ _FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
+#: Families that count positions from the padding token's index on.
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta"}
+
+
 @dataclass(frozen=True)
 class Sites:
     """The sites of one model."""
@@ -41,6 +46,12 @@ class Sites:
         """Module paths of ``site`` in the trunk, first layer first."""
         inner = self.within_layer[site]
         return [f"{self.layers}.{index}.{inner}" for index in range(self.count)]
+
+
+def usable_positions(config: dict[str, Any]) -> int:
+    """Tokens that a text may have, from a model's configuration."""
+    offset = config["pad_token_id"] + 1 if config["model_type"] in _OFFSET_POSITIONS else 0
+    return int(config["max_position_embeddings"]) - offset
 
 
 def model_modules() -> list[str]:

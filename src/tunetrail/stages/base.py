@@ -11,6 +11,7 @@ from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, tree_digest, write_json
 from tunetrail.layout import CARD
 from tunetrail.modeling.base import check_base
+from tunetrail.modeling.sites import usable_positions
 from tunetrail.sources import read_source
 
 #: What a model folder may contain besides weights and tokenizer is left behind.
@@ -43,6 +44,6 @@ def fetch_base(source: Path, out: Path) -> None:
                 "architecture": config["model_type"],
                 "hidden_size": config["hidden_size"],
                 "layers": config["num_hidden_layers"],
-                "max_positions": config["max_position_embeddings"],
+                "max_positions": usable_positions(config),
             }
             write_json(target / CARD, card)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json, replacing, write_json
 from tunetrail.layout import CHOICE, HISTORY, RUN
 from tunetrail.run import planned_runs
@@ -24,6 +25,10 @@ def select(plan: Path, trained: Path, out: Path) -> None:
     metric = ""
     for label, seed, spec in planned_runs(plan):
         history = read_json(trained / label / str(seed) / HISTORY)
+        if history["run"] != spec.digest:
+            raise TuneTrailError(
+                f"{trained / label / str(seed)} is not the planned run", "run the train stage again"
+            )
         metric = spec.data.metrics[0]
         runs.setdefault(label, []).append(
             {"run": spec.digest, "seed": seed, "selection": history["selection"][-1][1]}

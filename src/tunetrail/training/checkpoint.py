@@ -73,3 +73,5 @@ class Checkpoints:
     def remove(self) -> None:
         """Forget the checkpoint: the run is complete."""
         shutil.rmtree(self._folder, ignore_errors=True)
+        for half_written in self._folder.parent.glob(f".{self._folder.name}.*"):
+            shutil.rmtree(half_written, ignore_errors=True)  # a kill while saving left it
