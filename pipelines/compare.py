@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from pipelines.environment import configure_prefect
-from pipelines.progress import Display
+from pipelines.progress import Display, show_results
 from pipelines.scheduler import Scheduler
 from pipelines.workers import WorkerDied, run_command, start_server
 from tunetrail.dag import Cell, Dag, project_root, stale_cells
@@ -228,12 +228,13 @@ def _finish(console: Console, params: Params) -> dict[str, Any]:
     from tunetrail.tracking.sync import bring_up_to_date, tracking_uri
 
     done = bring_up_to_date(_RECEIPT)
-    console.print((_COMPARISON / "table.md").read_text(encoding="utf-8"))
+    show_results(console, read_json(_COMPARISON / "comparison.json"))
     home = os.environ.get("PREFECT_HOME")
     prefect = f"PREFECT_HOME={home} " if home else ""
     registered = done["versions_created"] + done["versions_present"]
     console.print(
         f"Report      {(_COMPARISON / 'report.html').absolute()}\n"
+        f"Table       {(_COMPARISON / 'table.md').absolute()}\n"
         f"MLflow      experiment '{params.project}': {done['runs_created']} runs added, "
         f"{done['runs_present']} were there, {registered} registered models\n"
         f"  open it   .venv/bin/mlflow ui --backend-store-uri {tracking_uri()}\n"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,6 +17,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Table
 
 #: Seconds between lines when output is not a terminal.
 _LINE_EVERY = 15.0
@@ -100,3 +103,29 @@ class Display:
         elapsed = time.monotonic() - self._started
         seconds = elapsed / self._done * (self._total - self._done)
         return f"about {int(seconds // 60)}:{int(seconds % 60):02d} left"
+
+
+def show_results(console: Console, comparison: dict[str, Any]) -> None:
+    """The scores of every task, narrow enough for 80 columns."""
+    for content in comparison["tasks"].values():
+        primary, *others = content["metrics"]
+        titles = content["metric_titles"]
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, title=content["title"], title_justify="left")
+        table.add_column("method", no_wrap=True)
+        for name in (titles[primary], "95% interval", *(titles[m] for m in others)):
+            table.add_column(name, justify="right", no_wrap=True)
+        methods = sorted(
+            content["methods"].items(), key=lambda item: -item[1]["summary"][primary]["mean"]
+        )
+        for label, method in methods:
+            score = method["summary"][primary]
+            single = score["std"] is None
+            table.add_row(
+                method["title"] + (" *" if label == content["winner"]["method"] else ""),
+                f"{score['mean']:.3f}" + ("" if single else f" ± {score['std']:.3f}"),
+                "–" if single else f"[{score['low']:.3f}, {score['high']:.3f}]",
+                *(f"{method['summary'][m]['mean']:.3f}" for m in others),
+            )
+        console.print(table)
+    seeds = len(next(iter(content["methods"].values()))["runs"])
+    console.print(f"Test scores over {seeds} seeds. * chosen on the selection set.\n")

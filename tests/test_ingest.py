@@ -379,7 +379,7 @@ def test_unreadable_file_is_named(name: str, content: bytes, tmp_path: Path) -> 
 
 
 def test_file_without_rows_is_refused(tmp_path: Path) -> None:
-    assert "the source has no rows" in refused(tmp_path, "text,label\n").problem
+    assert "'data.csv' has no rows" in refused(tmp_path, "text,label\n").problem
 
 
 def test_failure_leaves_the_earlier_result_in_place(tmp_path: Path) -> None:

@@ -37,8 +37,6 @@ def ingest(task: TaskSpec, out: Path) -> None:
             for split, path in _files(content, task).items()
         ]
     frame = pd.concat(parts, ignore_index=True)
-    if frame.empty:
-        raise TuneTrailError(f"task '{task.name}': the source has no rows", "check the file")
     with replacing(out) as folder:
         frame.to_parquet(folder / DATA, index=False)
         write_json(folder / TASK, task.model_dump(mode="json"))
@@ -164,6 +162,10 @@ _READERS |= {".jsonl": _read_json, ".ndjson": _read_json, ".json": _read_json}
 
 
 def _canonical(frame: pd.DataFrame, task: TaskSpec, split: str, file: str) -> pd.DataFrame:
+    if frame.empty:
+        raise TuneTrailError(
+            f"task '{task.name}': '{file}' has no rows", "add rows, or remove the file"
+        )
     for role, column in task.columns.model_dump().items():
         if column is not None and column not in frame.columns:
             error = unknown(
