@@ -37,8 +37,16 @@ from tunetrail.training.rows import Rows, read_rows
 _LORA = {"rank": 8, "alpha": 16.0, "dropout": 0.1, "learning_rate": 1e-3}
 
 
+def _fresh_accelerate() -> None:
+    """accelerate keeps the first precision of a process for good; the two here differ."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def ours(rows: Rows, weights: Path, spec: RunSpec) -> float:
     """Seconds of one epoch in TuneTrail's loop; loading the model is not counted."""
+    _fresh_accelerate()
     model, method = build_run_model(spec, weights)
     started = time.perf_counter()
     fit(model, spec, method.learning_rate, rows, rows.first(2))
@@ -56,6 +64,7 @@ def trainer(rows: Rows, weights: Path, labels: int, folder: Path) -> float:
         TrainingArguments,
     )
 
+    _fresh_accelerate()
     model = AutoModelForSequenceClassification.from_pretrained(weights, num_labels=labels)
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,

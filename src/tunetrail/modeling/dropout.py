@@ -27,8 +27,8 @@ class Noise:
         """A boolean CPU tensor, False with probability ``p``."""
         count = shape.numel()
         raw = self._bits.random_raw((count + 3) // 4).view(np.int16)[:count]
-        threshold = round(p * 65536) - 32768
-        return torch.from_numpy(raw).ge(threshold).view(shape)
+        threshold = np.int16(round(p * 65536) - 32768)
+        return torch.from_numpy(raw >= threshold).view(shape)
 
 
 class Dropout(nn.Module):
