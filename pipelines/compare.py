@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import queue
+import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -230,14 +231,14 @@ def _finish(console: Console, params: Params) -> dict[str, Any]:
     done = bring_up_to_date(_RECEIPT)
     show_results(console, read_json(_COMPARISON / "comparison.json"))
     home = os.environ.get("PREFECT_HOME")
-    prefect = f"PREFECT_HOME={home} " if home else ""
+    prefect = f"PREFECT_HOME={shlex.quote(home)} " if home else ""
     registered = done["versions_created"] + done["versions_present"]
     console.print(
         f"Report      {(_COMPARISON / 'report.html').absolute()}\n"
         f"Table       {(_COMPARISON / 'table.md').absolute()}\n"
         f"MLflow      experiment '{params.project}': {done['runs_created']} runs added, "
         f"{done['runs_present']} were there, {registered} registered models\n"
-        f"  open it   .venv/bin/mlflow ui --backend-store-uri {tracking_uri()}\n"
+        f"  open it   .venv/bin/mlflow ui --backend-store-uri {shlex.quote(tracking_uri())}\n"
         f"Prefect     {prefect}.venv/bin/prefect server start"
     )
     for refused in done["refused"]:

@@ -128,4 +128,5 @@ def show_results(console: Console, comparison: dict[str, Any]) -> None:
             )
         console.print(table)
     seeds = len(next(iter(content["methods"].values()))["runs"])
-    console.print(f"Test scores over {seeds} seeds. * chosen on the selection set.\n")
+    over = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    console.print(f"Test scores over {over}. * chosen on the selection set.\n")

@@ -118,6 +118,7 @@ def _write_onnx(model: Classifier, path: Path) -> None:
 def _session(path: Path, threads: int) -> Any:
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -18,6 +18,8 @@ from tokenizers import Tokenizer
 
 _BATCH = 32
 
+onnxruntime.disable_telemetry_events()
+
 
 class TextClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """Columns ``text`` and, for pairs, ``text_pair`` to ``label`` and ``score_<label>``."""
