@@ -156,7 +156,7 @@ def test_a_change_in_code_trains_what_it_can_change(
 
 def test_one_changed_row_runs_only_that_tasks_chain(project: Project) -> None:
     data = project.root / "data" / "own.csv"
-    data.write_text(data.read_text().replace("film number 3,bad", "film number 3 again,bad", 1))
+    data.write_text(data.read_text().replace('film number 3",bad', 'film number 3 again",bad', 1))
     outcome = project.run()
     of_task = [n for n in outcome["executed"] if "@" in n]
     assert all(n.partition("@")[2].partition("-")[0] == "own" for n in of_task)
