@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -223,8 +224,7 @@ def test_a_failing_run_is_reported_and_the_others_finish(project: Project) -> No
     project.change(methods={"head": {}, "lora": {"learning_rate": 1e30}, "bitfit": {}})
     done = project.command(sys.executable, "-m", "pipelines.compare")
     assert done.returncode == 1
-    assert "the loss became" in done.stdout
-    assert "learning rate 1e+30" in done.stdout
+    assert re.search(r"the loss became \w+ at step \d \(learning rate [\d.]+e\+\d+\)", done.stdout)
     assert (project.root / "runs/evaluate/movie/bitfit/2/metrics.json").is_file()
     project.change(methods={"head": {}, "lora": {}, "bitfit": {}})
     outcome = project.run()
