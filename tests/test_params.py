@@ -154,7 +154,11 @@ REFUSED = [
     ("export/tolerance", 0, "'export.tolerance' is 0: input should be greater than 0"),
     ("cost/steps", 0, "'cost.steps' is 0: input should be greater than or equal to 1"),
     ("methods/lora/rank", 0, "methods.lora: 'rank' is 0: input should be greater than or equal"),
-    ("methods/lora/dropout", 1, "methods.lora: 'dropout' is 1: input should be less than 1"),
+    (
+        "methods/lora/dropout",
+        1,
+        "methods.lora: 'dropout' is 1: input should be less than or equal to 0.9",
+    ),
     (
         "methods/lora/sites",
         ["quary"],
