@@ -27,6 +27,7 @@ from pipelines.scheduler import Scheduler
 from pipelines.workers import WorkerDied, run_command, start_server
 from tunetrail.dag import Cell, Dag, project_root, stale_cells
 from tunetrail.errors import TuneTrailError
+from tunetrail.estimate import Estimator, known_durations, remember
 from tunetrail.files import STATE_DIR, read_json
 from tunetrail.params import Params, check_sources, read_params
 
@@ -220,8 +221,12 @@ def _execute(root: Path, params: Params, width: int, console: Console) -> Outcom
         f"{width} side by side"
     )
     start_server()
-    with Display(console, total=len(stale), runs=runs) as display:
-        return run_stale(dag, stale, params.project, width, display)
+    estimator = Estimator(known_durations(root, params))
+    with Display(console, [dag.cells[name] for name in stale], estimator, width) as display:
+        try:
+            return run_stale(dag, stale, params.project, width, display)
+        finally:
+            remember(root, display.seconds)
 
 
 def _finish(console: Console, params: Params) -> dict[str, Any]:

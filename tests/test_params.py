@@ -137,6 +137,9 @@ REFUSED = [
     ("methods/lora", {"method": 3}, "methods.lora: 'method' is 3, not a name"),
     ("methods/lora/rank", "big", "methods.lora: 'rank' is 'big': input should be a valid integer"),
     ("tasks/movie/labels", "neg", "tasks.movie: 'labels' is 'neg': input should be a valid tuple"),
+    ("seeds", [True], "'seeds' is [True]: true and false are not valid here"),
+    ("training/batch_size", True, "'training.batch_size' is True: true and false are not valid"),
+    ("tasks/own", {**OWN, "labels": [True, False]}, "'labels' is [True, False]: true and false"),
     # out of range
     ("train_fraction", 0, "'train_fraction' is 0: input should be greater than 0"),
     ("train_fraction", 1.5, "'train_fraction' is 1.5: input should be less than or equal to 1"),
@@ -221,6 +224,7 @@ def test_missing_key_is_named(key: str, folder: Path, capsys: pytest.CaptureFixt
         (b"seeds: [1", "params.yaml is not valid YAML: while parsing a flow sequence"),
         (b"a: b: c", "params.yaml is not valid YAML: mapping values are not allowed here"),
         (b"project: \xff", "params.yaml is not valid YAML: 'utf-8' codec can't decode"),
+        (b"seeds: [1]\nseeds: [2]\n", "the key 'seeds' is there twice"),
         (b"- 1\n- 2\n", "params.yaml must be a mapping of keys to values"),
         (b"", "params.yaml must be a mapping of keys to values"),
     ],
@@ -230,6 +234,12 @@ def test_file_that_is_not_a_mapping_is_refused(
 ) -> None:
     (folder / "params.yaml").write_bytes(content)
     assert message in complaint(capsys)
+
+
+def test_a_folder_is_no_parameter_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "params.yaml").unlink(missing_ok=True)
+    (folder / "params.yaml").mkdir()
+    assert "params.yaml cannot be read: Is a directory" in complaint(capsys)
 
 
 def test_missing_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -352,6 +352,8 @@ POINTER = {"kind": "package", "name": "x", "version": "1", "member": "m", "sha25
         ({"version": 1.0}, "'version' is 1.0: input should be a valid string"),
         ({"membr": "m"}, "unknown key 'membr'\n  fix: did you mean 'member'?"),
         ({"sha256": "abc"}, "'sha256' is 'abc': string should match"),
+        ({"member": "/etc/passwd"}, "'member' is '/etc/passwd': must be a path inside"),
+        ({"member": "a/../../b"}, "'member' is 'a/../../b': must be a path inside"),
     ],
 )
 def test_malformed_pointer_names_file_and_key(

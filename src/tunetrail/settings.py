@@ -16,8 +16,33 @@ class Settings(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        """YAML's ``yes`` and ``on`` are true, which would pass for the number 1."""
+        allowed = cls.model_fields[info.field_name or ""].annotation is bool
+        values = value if isinstance(value, list) else [value]
+        if not allowed and any(isinstance(v, bool) for v in values):
+            raise ValueError("true and false are not valid here (quote it if it is a text)")
+        return value
+
 
 S = TypeVar("S", bound=pydantic.BaseModel)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML itself lets the last of two equal keys win, silently."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' is there twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -27,14 +52,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
         TuneTrailError: The file is missing, is not YAML, or is not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except FileNotFoundError:
         raise TuneTrailError(
             f"{path} does not exist", "run inside a TuneTrail project, or name the file"
         ) from None
+    except OSError as error:
+        raise TuneTrailError(
+            f"{path} cannot be read: {error.strerror}", "name a readable file"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TuneTrailError(
-            f"{path} is not valid YAML: {' '.join(str(error).split())}", "correct the syntax"
+            f"{path} is not valid YAML: {' '.join(str(error).split())}",
+            "correct the line that it names",
         ) from None
     if not isinstance(content, dict):
         raise TuneTrailError(f"{path} must be a mapping of keys to values", "see params.yaml")

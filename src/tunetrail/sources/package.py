@@ -15,10 +15,10 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, file_digest
@@ -37,6 +37,14 @@ class PackageSource(Settings):
         default_factory=dict, description="sha256 of files below the member, checked as well"
     )
     licence: str = Field(default="unknown", description="licence of the content")
+
+    @field_validator("member")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        parts = PurePosixPath(value).parts
+        if not parts or value.startswith("/") or ".." in parts:
+            raise ValueError("must be a path inside the distribution")
+        return value
 
     def fetch(self, scratch: Path) -> Path:
         """Unpack the member into ``scratch``; an archive inside the distribution is opened too."""

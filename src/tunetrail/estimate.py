@@ -1,0 +1,129 @@
+"""How long stages take: learned from earlier executions here, and from the cost stage.
+
+Only ever shown to people. No result depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from tunetrail.files import STATE_DIR, read_json, write_json
+from tunetrail.layout import CARD
+from tunetrail.params import Params
+
+#: Where the flow keeps the seconds that each cell took last time.
+DURATIONS = STATE_DIR / "durations.json"
+
+#: Seconds before anything is known of this machine; only their ratios matter once a stage is done.
+_FIRST_GUESS = {"train": 20.0, "cost": 8.0, "export": 6.0, "validate": 5.0, "base": 5.0}
+_SHORT = 2.0
+
+
+class Estimator:
+    """Expected seconds of cells.
+
+    What is known of a cell itself counts most, then of other seeds of its method in its task, of
+    the method in other tasks, of the stage, and then a guess in proportion to what was seen.
+
+    Args:
+        known: Cell name → seconds it took, or is known to take.
+    """
+
+    def __init__(self, known: Mapping[str, float]) -> None:
+        self._known = dict(known)
+
+    def took(self, name: str, seconds: float) -> None:
+        """Learn how long a cell took just now."""
+        self._known[name] = seconds
+
+    def seconds(self, name: str) -> float:
+        """Expected seconds of one cell."""
+        if name in self._known:
+            return self._known[name]
+        stage, task, method = _parts(name)
+        for alike in (
+            lambda s, t, m: (s, t, m) == (stage, task, method),
+            lambda s, t, m: (s, m) == (stage, method) and method != "",
+            lambda s, t, m: s == stage,
+        ):
+            found = [v for n, v in self._known.items() if alike(*_parts(n))]
+            if found:
+                return fmean(found)
+        return _guess(stage) * self._pace()
+
+    def left(
+        self, waiting: Iterable[str], running: Mapping[str, float], alone: set[str], width: int
+    ) -> float:
+        """Seconds until all is done.
+
+        Args:
+            waiting: Cells that have not started.
+            running: Started cell → share of it that is done (0 … 1).
+            alone: Cells that run with nothing beside them.
+            width: Cells side by side.
+        """
+        rest = {name: self.seconds(name) for name in waiting}
+        rest |= {name: self.seconds(name) * (1 - done) for name, done in running.items()}
+        serial = sum(seconds for name, seconds in rest.items() if name in alone)
+        side_by_side = [seconds for name, seconds in rest.items() if name not in alone]
+        return serial + max(sum(side_by_side) / width, max(side_by_side, default=0.0))
+
+    def _pace(self) -> float:
+        """Seconds here for a guessed second."""
+        guessed = sum(_guess(_parts(name)[0]) for name in self._known)
+        return sum(self._known.values()) / guessed if guessed else 1.0
+
+
+def known_durations(root: Path, params: Params) -> dict[str, float]:
+    """Cell name → seconds, of cells that can be told before anything runs.
+
+    Trainings come from the rates that the cost stage measured and the budget of now, where there
+    are rates; everything else from the last time.
+    """
+    path = root / DURATIONS
+    known: dict[str, float] = read_json(path) if path.is_file() else {}
+    for task in params.tasks:
+        tokens = _training_tokens(root, task, params)
+        for method in params.methods:
+            cost = root / "runs" / "cost" / task / f"{method}.json"
+            if tokens is None or not cost.is_file():
+                continue
+            seconds = tokens / read_json(cost)["tokens_per_second"]
+            known |= {f"train@{task}-{method}-{seed}": seconds for seed in params.seeds}
+    return known
+
+
+def _training_tokens(root: Path, task: str, params: Params) -> float | None:
+    """Tokens that one run of the task trains on, if the data is prepared."""
+    card = root / "data" / "prepared" / task / "fit" / CARD
+    if not card.is_file():
+        return None
+    train = read_json(card)["sets"]["train"]
+    rows = float(train["rows"]) * params.train_fraction
+    budget, training = params.budget, params.training
+    if budget.steps is not None:
+        seen = float(budget.steps * training.batch_size * training.accumulate)
+    else:
+        seen = rows * (budget.epochs or 1)
+    return seen * float(train["tokens"]["mean"])
+
+
+def remember(root: Path, seconds: Mapping[str, float]) -> None:
+    """Keep what cells took, for the next time."""
+    path = root / DURATIONS
+    before: dict[str, Any] = read_json(path) if path.is_file() else {}
+    write_json(path, before | {name: round(value, 2) for name, value in seconds.items()})
+
+
+def _guess(stage: str) -> float:
+    return _FIRST_GUESS.get(stage, _SHORT)
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Stage, task and method of a cell's name (empty where it has none)."""
+    stage, _, rest = name.partition("@")
+    task, _, more = rest.partition("-")
+    return stage, task, more.partition("-")[0]
