@@ -5,7 +5,7 @@ READY := .venv/ready
 PIP := --disable-pip-version-check -qq
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run repro test check lint types imports lock clean help
+.PHONY: run repro test test-services check lint types imports lock clean help
 
 run: $(READY) ## compare methods as params.yaml says: report, MLflow runs, registered models
 	@$(BIN)/python -m pipelines.compare
@@ -14,8 +14,12 @@ repro: $(READY) ## the same without Prefect, one stage after the other
 	@$(BIN)/dvc repro && $(BIN)/tunetrail sync
 
 test: $(READY) check ## every test: fast ones first, then the pipeline on the real model
-	@$(BIN)/python -m pytest tests -m "not pipeline"
-	@$(BIN)/python -m pytest tests -m pipeline
+	@$(BIN)/python -m pytest tests -m "not pipeline and not services"
+	@$(BIN)/python -m pytest tests -m "pipeline and not services"
+
+test-services: $(READY) ## tests against Chromium, PostgreSQL and sshd; installs them from Debian's packages
+	@tests/services/install.sh
+	@$(BIN)/python -m pytest tests/services -m services
 
 check: lint types imports ## formatting, lint, types, layers
 
@@ -38,7 +42,7 @@ clean: ## remove results and databases (downloads and the environment stay)
 	  .tunetrail .dvc/cache .dvc/tmp dvc.lock
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
 
 # torch comes by plain pip like the rest, so that whatever wheel the machine offers is taken.
 $(READY): requirements.lock pyproject.toml
