@@ -47,7 +47,7 @@ def main() -> None:
             "project": "mrpc",
             "tasks": {"mrpc": {**MRPC, "source": str(options.data.absolute())}},
             "methods": {"full": {"learning_rate": 5e-5}, "lora": {"learning_rate": 1e-3}},
-            "budget": {"epochs": 3},
+            "budgets": {"full": {"epochs": 3}},
         }
         params["base"]["pooling"] = options.pooling
         (root / "params.yaml").write_text(yaml.safe_dump(params))

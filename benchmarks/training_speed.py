@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.tasks import MRPC, prepared_task
@@ -49,7 +50,7 @@ def ours(rows: Rows, weights: Path, spec: RunSpec) -> float:
     _fresh_accelerate()
     model, method = build_run_model(spec, weights)
     started = time.perf_counter()
-    fit(model, spec, method.learning_rate, rows, rows.first(2))
+    fit(model, spec, method.learning_rate, rows, rows.take(np.arange(2)))
     return time.perf_counter() - started
 
 
@@ -117,7 +118,8 @@ def main() -> None:
             else load_task("movie", {"source": Path("data/hutto.yaml")}, "benchmark")
         )
         weights, fit_folder = prepared_task(task, Path(scratch))
-        rows = read_rows(fit_folder / "train.parquet").first(options.rows)
+        rows = read_rows(fit_folder / "train.parquet")
+        rows = rows.take(np.arange(min(options.rows, len(rows))))
         spec = RunSpec(
             base=BaseModel(digest=tree_digest(weights), max_length=128, pooling="cls"),
             data=Data(task=task.name, labels=task.labels, metrics=task.metrics, fit="", test=""),
@@ -125,7 +127,6 @@ def main() -> None:
                 name="lora", options=resolve("lora", _LORA, "benchmark").model_dump(mode="json")
             ),
             seed=1,
-            train_fraction=1.0,
             budget=Budget(epochs=1),
             training=Training(batch_size=16),
             numerics=Numerics(precision=numerics.best_precision(), threads=options.threads),

@@ -89,7 +89,8 @@ def small_params() -> dict[str, Any]:
         "methods": {"head": {}, "lora": {}},
         "baseline": "lora",
         "seeds": [1, 2],
-        "budget": {"steps": 4},
+        "budgets": {"few": {"steps": 4}},
+        "main_budget": "few",
         "numerics": {"precision": "fp32", "threads": 1},
         "cost": {"steps": 2},
     }

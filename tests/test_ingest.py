@@ -313,7 +313,7 @@ def test_text_under_bins_names_row_and_value(value: str, tmp_path: Path) -> None
     assert error.problem == (
         f"task 'toy': data.csv: column 'label': row 2 is '{value}', not a number"
     )
-    assert "remove 'bins'" in error.fix
+    assert "without 'bins'" in error.fix
 
 
 def test_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from tunetrail.errors import TrainingDiverged, TuneTrailError
 from tunetrail.files import STATE_DIR, tree_digest
 from tunetrail.layout import HISTORY
 from tunetrail.modeling.adapter import WEIGHTS
-from tunetrail.run import RunSpec, Training, write_run
-from tunetrail.stages.train import train, training_rows
+from tunetrail.run import PlannedRun, RunSpec, Training, write_run
+from tunetrail.stages.train import train
 from tunetrail.training.loop import (
     TrainStep,
     count_steps,
@@ -161,13 +161,6 @@ def test_rows_come_back_from_parquet(tmp_path: Path) -> None:
     assert back.labels.tolist() == ROWS.labels.tolist()
     assert [t.tolist() for t in back.tokens] == [t.tolist() for t in ROWS.tokens]
     assert [s.tolist() for s in back.segments] == [s.tolist() for s in ROWS.segments]
-
-
-@pytest.mark.parametrize(("share", "rows"), [(1.0, 37), (0.5, 19), (0.1, 4), (0.001, 2)])
-def test_smaller_shares_are_subsets(share: float, rows: int, tmp_path: Path) -> None:
-    write_rows(ROWS, tmp_path / "train.parquet")
-    found = training_rows(make_spec(train_fraction=share), tmp_path)
-    assert found.ids == ROWS.ids[:rows]
 
 
 # -- repetition and resumption --------------------------------------------------------------------
@@ -555,7 +548,7 @@ def inputs(base: Path, tmp_path: Path) -> Inputs:
         base=plain.base.model_dump() | {"digest": tree_digest(base / "model")},
         data=plain.data.model_dump() | {"fit": tree_digest(data)},
     )
-    write_run(tmp_path / "run.json", spec, "lora")
+    write_run(tmp_path / "run.json", PlannedRun("lora", "full", spec))
     return Inputs(tmp_path / "run.json", data, spec)
 
 

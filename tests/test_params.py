@@ -21,7 +21,10 @@ GOOD: dict[str, Any] = {
     "methods": {"full": {}, "lora": {"rank": 4}, "wide": {"method": "lora", "rank": 16}},
     "baseline": "full",
     "seeds": [1, 2],
-    "budget": {"epochs": 1},
+    "budgets": {"full": {"epochs": 1}},
+    "main_budget": "full",
+    "training": {},
+    "numerics": {},
     "cost": {},
     "export": {},
 }
@@ -59,6 +62,7 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> str:
     return shown.err
 
 
+NUMBER = {"source": "x.csv", "columns": {"text": "t", "label": "l"}, "range": [0, 1]}
 OWN = {"source": "x.csv", "columns": {"text": "t", "label": "l"}, "labels": ["a", "b"]}
 
 
@@ -141,9 +145,11 @@ REFUSED = [
     ("training/batch_size", True, "'training.batch_size' is True: true and false are not valid"),
     ("tasks/own", {**OWN, "labels": [True, False]}, "'labels' is [True, False]: true and false"),
     # out of range
-    ("train_fraction", 0, "'train_fraction' is 0: input should be greater than 0"),
-    ("train_fraction", 1.5, "'train_fraction' is 1.5: input should be less than or equal to 1"),
-    ("train_fraction", float("nan"), "'train_fraction' is nan: "),
+    ("budgets/full/fraction", 0, "'budgets.full.fraction' is 0: input should be greater than 0"),
+    ("budgets/full/fraction", 1.5, "'budgets.full.fraction' is 1.5: input should be less than or"),
+    ("budgets/full/fraction", float("nan"), "'budgets.full.fraction' is nan: "),
+    ("budgets/full/shots", 0, "'budgets.full.shots' is 0: input should be greater than or equal"),
+    ("budgets/full/patience", 0, "'budgets.full.patience' is 0: input should be greater than or"),
     ("base/max_length", 3, "'base.max_length' is 3: input should be greater than or equal to 4"),
     ("base/pooling", "max", "'base.pooling' is 'max': input should be 'mean' or 'cls'"),
     (
@@ -151,7 +157,8 @@ REFUSED = [
         "fp16",
         "'numerics.precision' is 'fp16': input should be 'auto', 'bf16'",
     ),
-    ("budget/epochs", 0, "'budget.epochs' is 0: input should be greater than or equal to 1"),
+    ("budgets/full/epochs", 0, "'budgets.full.epochs' is 0: input should be greater than or equ"),
+    ("budgets", {"x": {"minutes": 0}}, "'budgets.x.minutes' is 0: input should be greater than"),
     ("training/warmup", 1, "'training.warmup' is 1: input should be less than 1"),
     ("training/clip", float("inf"), "'training.clip' is inf: input should be a finite number"),
     ("export/tolerance", 0, "'export.tolerance' is 0: input should be greater than 0"),
@@ -176,8 +183,29 @@ REFUSED = [
     ("tasks/movie/checks", {"length_bounds": [5, 1]}, "tasks.movie: 'checks.length_bounds'"),
     ("tasks/movie/limits", {"train": 1}, "tasks.movie: 'limits.train' is 1: input should be gr"),
     # rules between values
-    ("budget", {"epochs": 1, "steps": 5}, "give exactly one of 'epochs' and 'steps'"),
-    ("budget", {}, "'budget' is {}: give exactly one of 'epochs' and 'steps'"),
+    ("budgets", {"x": {"epochs": 1, "steps": 5}}, "exactly one of 'epochs', 'steps' and 'minutes'"),
+    ("budgets", {"x": {}}, "'budgets.x' is {}: give exactly one of 'epochs', 'steps' and 'min"),
+    ("budgets", {"x": {"epochs": 1, "shots": 2, "fraction": 0.5}}, "either 'shots' or 'fraction'"),
+    ("main_budget", "ful", "unknown main_budget 'ful'\n  fix: did you mean 'full'?"),
+    ("tasks/movie/range", [4, -4], "tasks.movie: 'range' is [4, -4]: must be ascending"),
+    ("tasks/own", {**OWN, "range": [0, 1]}, "give either 'labels' (classes) or 'range' (a number)"),
+    (
+        "tasks/own",
+        {"source": "x.csv", "columns": OWN["columns"]},
+        "give either 'labels' (classes) or 'range' (a number)",
+    ),
+    ("tasks/own", {**NUMBER, "bins": [0.5]}, "'bins' make classes: give 'labels' with them"),
+    (
+        "tasks/own",
+        {**NUMBER, "metrics": ["accuracy"]},
+        "metric 'accuracy' scores classes, the task predicts a number\n  fix: use one of pearson",
+    ),
+    (
+        "tasks/own",
+        {**OWN, "metrics": ["pearson"]},
+        "metric 'pearson' scores a number, the task predicts classes\n  fix: use one of accuracy",
+    ),
+    ("tasks/own", {"task": "moovie", "source": "x"}, "unknown task 'moovie'\n  fix: did you mean"),
     ("seeds", [1, 2, 1], "'seeds' is [1, 2, 1]: seeds must be different from each other"),
     ("seeds", [0, -1], "'seeds' is [0, -1]: seeds must not be negative"),
     ("tasks/movie/labels", ["a", "b"], "2 labels need 1 'bins'"),
@@ -190,7 +218,11 @@ REFUSED = [
     ("methods", {}, "'methods' is {}: dictionary should have at least 1 item"),
     ("tasks/movie", {}, "tasks.movie: 'source' is missing\n  fix: add the key 'source'"),
     ("tasks/own", {**OWN, "columns": {"text": "t"}}, "tasks.own: 'columns.label' is missing"),
-    ("tasks/own", {**OWN, "labels": ["a"]}, "tasks.own: 'labels' is ['a']: tuple should have at"),
+    (
+        "tasks/own",
+        {**OWN, "labels": ["a"]},
+        "tasks.own: 'labels' is ['a']: give at least two class",
+    ),
     # names that become folders
     ("project", "my project", "'project' is 'my project': use letters, digits, '_', '-' and '.'"),
     ("project", "../up", "'project' is '../up': use letters"),
@@ -211,7 +243,7 @@ def test_value_that_breaks_a_rule_is_shown_with_the_rule(
     assert message in shown
 
 
-@pytest.mark.parametrize("key", ["project", "base", "tasks", "methods", "seeds", "budget"])
+@pytest.mark.parametrize("key", sorted(GOOD))
 def test_missing_key_is_named(key: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump({k: GOOD[k] for k in GOOD if k != key}))
     expected = f"error: params.yaml: '{key}' is missing\n  fix: add the key '{key}'\n"
@@ -240,6 +272,29 @@ def test_a_folder_is_no_parameter_file(folder: Path, capsys: pytest.CaptureFixtu
     (folder / "params.yaml").unlink(missing_ok=True)
     (folder / "params.yaml").mkdir()
     assert "params.yaml cannot be read: Is a directory" in complaint(capsys)
+
+
+def test_shots_are_refused_where_a_number_is_predicted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder, "budgets", {"full": {"epochs": 1, "shots": 4}})
+    read_params(folder / "params.yaml")
+    content = copy.deepcopy(GOOD) | {"budgets": {"full": {"epochs": 1, "shots": 4}}}
+    content["tasks"]["own"] = NUMBER
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    assert "budgets.full: shots are rows of each class, but task 'own' predicts a number" in (
+        complaint(capsys)
+    )
+
+
+def test_a_built_in_task_can_be_had_twice_once_as_a_number(folder: Path) -> None:
+    write(folder, "tasks/score", {"task": "movie", "source": "x", "range": [-4, 4]})
+    params = read_params(folder / "params.yaml")
+    score, movie = (task_of(params, name, folder) for name in ("score", "movie"))
+    assert (score.labels, score.range, score.bins) == ((), (-4.0, 4.0), None)
+    assert score.metrics == ("pearson", "spearman")
+    assert score.columns == movie.columns
+    assert len(movie.labels) == 3
 
 
 def test_missing_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,7 @@ def test_a_new_method_runs_only_its_runs_then_compare_onwards(project: Project) 
     outcome = project.run()
     trained = [name for name in outcome["executed"] if name.startswith("train@")]
     assert sorted(trained) == sorted(
-        f"train@{task}-bitfit-{seed}" for task in ("movie", "own") for seed in (1, 2)
+        f"train@{task}-bitfit-few-{seed}" for task in ("movie", "own") for seed in (1, 2)
     )
     assert stages(outcome["executed"]) == {
         "resolve": 2, "train": 4, "cost": 2, "evaluate": 4, "select": 2, "export": 2,
@@ -165,6 +165,51 @@ def test_one_changed_row_runs_only_that_tasks_chain(project: Project) -> None:
     assert {"compare", "register"} <= set(outcome["executed"])
 
 
+def test_a_number_and_a_second_budget_run_through(tmp_path: Path) -> None:
+    """Movie ratings as numbers from -4 to 4, over two shares of the training rows."""
+    project = new_project(tmp_path / "project")
+    limits = {"train": 96, "selection": 40, "test": 60}
+    project.change(
+        tasks={"score": {"task": "movie", "source": "data/hutto.yaml", "range": [-4, 4],
+                         "limits": limits}},
+        methods={"head": {}, "lora": {}},
+        budgets={"few": {"steps": 4}, "third": {"epochs": 3, "fraction": 0.34, "patience": 1}},
+    )  # fmt: skip
+    outcome = project.run()
+    counts = stages(outcome["executed"])
+    assert counts["train"] == counts["evaluate"] == 8
+    assert counts["cost"] == counts["export"] == 2
+    assert outcome["runs_created"] == 8
+    assert outcome["versions_created"] == 1
+    content = project.json("comparison/comparison.json")["tasks"]["score"]
+    assert content["metrics"] == ["pearson", "spearman"]
+    assert content["main_budget"] == "few"
+    for method in content["methods"].values():
+        assert set(method["budgets"]) == {"few", "third"}
+        assert method["budgets"]["few"]["runs"] == method["runs"]
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{project.root / '.tunetrail/mlflow/mlflow.db'}")
+    version = client.get_model_version_by_alias("sentiment-score", "champion")
+    mlflow.set_tracking_uri(f"sqlite:///{project.root / '.tunetrail/mlflow/mlflow.db'}")
+    model = mlflow.pyfunc.load_model(f"models:/sentiment-score/{version.version}")
+    winner = content["winner"]
+    predicted = pd.read_parquet(
+        project.root / f"runs/evaluate/score/{winner['method']}/few/{winner['seed']}"
+        "/predictions.parquet"
+    )
+    texts = pd.read_parquet(project.root / "data/canonical/score/data.parquet").set_index("id")
+    served = model.predict(texts.loc[predicted["id"], ["text"]])
+    assert served["label"].tolist() == pytest.approx(predicted["prediction"].tolist(), abs=1e-4)
+
+    # Another budget runs its own runs alone.
+    budgets = project.params["budgets"]
+    project.change(budgets={**budgets, "shorter": {"steps": 2}})
+    again = stages(project.run()["executed"])
+    assert again == {"resolve": 1, "train": 4, "evaluate": 4, "select": 1, "compare": 1,
+                     "register": 1}  # fmt: skip
+
+
 def test_the_same_spec_twice_gives_the_same_numbers(
     first_run: tuple[Project, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -180,7 +225,7 @@ def test_killed_in_training_three_times_it_ends_with_the_same_numbers(tmp_path: 
     def long_run(name: str) -> Project:
         project = new_project(tmp_path / name)
         tasks = {"own": project.params["tasks"]["own"]}
-        project.change(tasks=tasks, methods={"lora": {}}, seeds=[1], budget={"steps": 60})
+        project.change(tasks=tasks, methods={"lora": {}}, seeds=[1], budgets={"few": {"steps": 60}})
         return project
 
     undisturbed = long_run("undisturbed")
@@ -203,7 +248,7 @@ def test_killed_in_training_three_times_it_ends_with_the_same_numbers(tmp_path: 
             time.sleep(0.005)
         os.kill(flow.pid, signal.SIGKILL)
         flow.wait()
-        assert not (killed.root / "runs" / "train" / "own" / "lora" / "1").exists()
+        assert not (killed.root / "runs" / "train" / "own" / "lora" / "few" / "1").exists()
     killed.run()
     assert locked_outputs(killed) == locked_outputs(undisturbed)
     assert not list(checkpoints.glob("*")), "a finished run leaves no checkpoint"
@@ -225,7 +270,7 @@ def test_a_failing_run_is_reported_and_the_others_finish(project: Project) -> No
     done = project.command(sys.executable, "-m", "pipelines.compare")
     assert done.returncode == 1
     assert re.search(r"the loss became \w+ at step \d \(learning rate [\d.]+e\+\d+\)", done.stdout)
-    assert (project.root / "runs/evaluate/movie/bitfit/2/metrics.json").is_file()
+    assert (project.root / "runs/evaluate/movie/bitfit/few/2/metrics.json").is_file()
     project.change(methods={"head": {}, "lora": {}, "bitfit": {}})
     outcome = project.run()
     assert stages(outcome["executed"])["train"] == 0, "what was done is not done again"
@@ -233,7 +278,9 @@ def test_a_failing_run_is_reported_and_the_others_finish(project: Project) -> No
 
 def test_a_killed_worker_is_retried(project: Project) -> None:
     """A worker that dies is infrastructure: Prefect tries again and the run resumes."""
-    project.change(methods={"head": {}, "lora": {"rank": 4}}, budget={"steps": 40}, seeds=[1])
+    project.change(
+        methods={"head": {}, "lora": {"rank": 4}}, budgets={"few": {"steps": 40}}, seeds=[1]
+    )
     flow = subprocess.Popen(
         [sys.executable, "-m", "pipelines.compare", "--json"],
         cwd=project.root,
@@ -270,7 +317,7 @@ def test_predictions_keep_every_test_row_and_its_scores(
 ) -> None:
     root = first_run[0].root
     rows = pd.read_parquet(root / "data/prepared/movie/test/test.parquet")
-    predictions = pd.read_parquet(root / "runs/evaluate/movie/lora/1/predictions.parquet")
+    predictions = pd.read_parquet(root / "runs/evaluate/movie/lora/few/1/predictions.parquet")
     assert predictions["id"].tolist() == rows["id"].tolist()
     assert predictions["label"].tolist() == rows["label"].tolist()
     assert all(
@@ -290,7 +337,7 @@ def test_training_cannot_see_the_test_set(
     # And it does not need it: a folder with the fit output alone is enough.
     (tmp_path / "fit").symlink_to(root / "data/prepared/own/fit")
     done = first_run[0].command(
-        "tunetrail", "train", "plan/own/head/1.json", "models/base", str(tmp_path / "fit"),
+        "tunetrail", "train", "plan/own/head/few/1.json", "models/base", str(tmp_path / "fit"),
         str(tmp_path / "out"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.tiny import write_base
 from tunetrail.errors import TuneTrailError
 from tunetrail.params import Params, check_sources, read_params, task_of
-from tunetrail.run import planned_runs
+from tunetrail.run import planned_runs, representatives
 from tunetrail.stages.ingest import ingest
 from tunetrail.stages.prepare import prepare
 from tunetrail.stages.resolve import resolve
@@ -63,7 +63,7 @@ class Case:
         out = self.folder / "plan"
         canonical, base = self.folder / "canonical", self.folder / "base"
         resolve(self.params, self.path, canonical, base, prepared, out)
-        return {(label, seed): spec.digest for label, seed, spec in planned_runs(out)}
+        return {(run.method, run.seed): run.spec.digest for run in planned_runs(out)}
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
@@ -107,7 +107,10 @@ def test_a_rank_that_the_base_cannot_hold_is_refused_before_training(tmp_path: P
 
 def test_two_labels_for_one_run_are_refused(tmp_path: Path) -> None:
     case = Case(tmp_path, methods={"lora": {}, "again": {"method": "lora", "rank": 8}})
-    with pytest.raises(TuneTrailError, match="methods 'again' and 'lora' are the same run"):
+    with pytest.raises(
+        TuneTrailError,
+        match="'again' with budget 'full' and 'lora' with budget 'full' are the same run",
+    ):
         case.plan()
 
 
@@ -115,8 +118,9 @@ def test_two_labels_for_one_run_are_refused(tmp_path: Path) -> None:
     ("change", "expected"),
     [
         ({"methods": {"head": {}, "lora": {"rank": 4}}}, {"lora"}),
-        ({"budget": {"steps": 9}}, {"head", "lora"}),
-        ({"train_fraction": 0.5}, {"head", "lora"}),
+        ({"budgets": {"full": {"steps": 9}}}, {"head", "lora"}),
+        ({"budgets": {"full": {"epochs": 2, "fraction": 0.5}}}, {"head", "lora"}),
+        ({"budgets": {"full": {"epochs": 2, "patience": 1}}}, {"head", "lora"}),
         ({"training": {"batch_size": 8}}, {"head", "lora"}),
         ({"cost": {"steps": 3}}, set()),
         ({"export": {"tolerance": 0.1}}, set()),
@@ -136,10 +140,37 @@ def test_what_decides_a_result_decides_the_identity_of_a_run(
     } == expected
 
 
+def test_another_budget_leaves_the_runs_of_the_first_alone(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    (tmp_path / "after").mkdir()
+    Case(tmp_path / "before").plan()
+    budgets = {"full": {"epochs": 2}, "half": {"epochs": 2, "fraction": 0.5}}
+    Case(tmp_path / "after", budgets=budgets).plan()
+    before, after = (planned_runs(tmp_path / which / "plan") for which in ("before", "after"))
+    assert {r.spec.digest for r in before} == {r.spec.digest for r in after if r.budget == "full"}
+    assert {r.budget for r in after} == {"full", "half"}
+    assert len({r.spec.digest for r in after}) == 2 * len(before)
+
+
+def test_the_main_budget_stands_for_the_method(tmp_path: Path) -> None:
+    budgets = {"half": {"epochs": 2, "fraction": 0.5}, "full": {"epochs": 2}}
+    Case(tmp_path, budgets=budgets, seeds=[3, 1]).plan()
+    found = representatives(tmp_path / "plan")
+    assert {m: (r.budget, r.seed) for m, r in found.items()} == {
+        "head": ("full", 3), "lora": ("full", 3)
+    }  # fmt: skip
+
+
+def test_more_shots_than_rows_of_a_class_are_refused_before_training(tmp_path: Path) -> None:
+    case = Case(tmp_path, budgets={"full": {"epochs": 1, "shots": 500}})
+    with pytest.raises(TuneTrailError, match=r"budgets\.full: shots is 500, but the training set"):
+        case.plan()
+
+
 def test_a_frozen_run_that_was_edited_is_refused(tmp_path: Path) -> None:
     case = Case(tmp_path)
     case.plan()
-    run = tmp_path / "plan" / "lora" / "1.json"
+    run = tmp_path / "plan" / "lora" / "full" / "1.json"
     run.write_text(run.read_text().replace('"rank": 8', '"rank": 16'))
     with pytest.raises(TuneTrailError, match="was changed after it was frozen"):
         planned_runs(tmp_path / "plan")

@@ -16,7 +16,7 @@ from tunetrail.errors import TuneTrailError
 from tunetrail.files import file_digest, read_json, tree_digest, write_json
 from tunetrail.layout import CERTIFICATE, CHOICE, HISTORY, MODEL, RUN, SERVING, TOKENIZER
 from tunetrail.modeling.adapter import CARD, WEIGHTS
-from tunetrail.run import RunSpec, planned_runs, read_run, write_run
+from tunetrail.run import PlannedRun, RunSpec, planned_runs, read_run, write_run
 from tunetrail.stages.export import export
 from tunetrail.stages.register import register
 from tunetrail.stages.select import select
@@ -39,21 +39,30 @@ def spec_of(label: str, seed: int) -> RunSpec:
     return make_spec(name, {"rank": int(rank)} if rank else {}, seed=seed)
 
 
+def plan_run(plan: Path, label: str, seed: int, budget: str = "full") -> PlannedRun:
+    """Freeze a run; with the main budget it also stands for its method."""
+    run = PlannedRun(label, budget, spec_of(label, seed))
+    write_run(plan / run.file, run)
+    if budget == "full":
+        write_run(plan / f"{label}.json", run)
+    return run
+
+
 def write_runs(root: Path, scores: Scores) -> tuple[Path, Path]:
     """Plan and trained runs with these scores; what must not count says the opposite."""
     plan, trained = root / "plan" / "toy", root / "runs" / "train" / "toy"
     for label, seeds in scores.items():
         for seed, score in seeds.items():
             spec = spec_of(label, seed)
-            write_run(plan / label / f"{seed}.json", spec, label)
-            folder = trained / label / str(seed)
+            folder = trained / plan_run(plan, label, seed).place
             first, second = spec.data.metrics
             selection = [
                 [5, {first: 1 - score, second: score}],
                 [10, {first: score, second: 1 - score}],
             ]
             content = {"run": spec.digest, "steps": 10, "loss": [[5, score]]}
-            write_json(folder / HISTORY, {**content, "selection": selection})
+            history = {**content, "selection": selection, "kept": selection[1]}
+            write_json(folder / HISTORY, history)
             write_json(folder / CARD, {"run": spec.digest})
             (folder / WEIGHTS).write_bytes(f"{label} {seed}".encode())
     return plan, trained
@@ -131,8 +140,8 @@ def test_test_scores_have_no_part_in_the_choice(tmp_path: Path) -> None:
     for label, seeds in scores.items():
         for seed, score in seeds.items():
             for folder in (
-                root / "runs" / "evaluate" / "toy" / label / str(seed),
-                root / "runs" / "train" / "toy" / label / str(seed),
+                root / "runs" / "evaluate" / "toy" / label / "full" / str(seed),
+                root / "runs" / "train" / "toy" / label / "full" / str(seed),
             ):
                 write_json(folder / "metrics.json", {"accuracy": 1 - score, "f1_macro": 1 - score})
     assert choice_of(root, scores) == without
@@ -148,17 +157,29 @@ def test_the_choice_replaces_the_one_before(tmp_path: Path) -> None:
 
 def test_a_run_that_was_not_trained_is_named(tmp_path: Path) -> None:
     plan, trained = write_runs(tmp_path, {"head": {1: 0.6, 2: 0.7}})
-    shutil.rmtree(trained / "head" / "2")
-    with pytest.raises(TuneTrailError, match=r"head/2/history\.json does not exist"):
+    shutil.rmtree(trained / "head" / "full" / "2")
+    with pytest.raises(TuneTrailError, match=r"head/full/2/history\.json does not exist"):
         select(plan, trained, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_planned_runs_come_in_order_of_label_and_seed(tmp_path: Path) -> None:
     plan, _ = write_runs(tmp_path, {"lora": {10: 0.5, 9: 0.5}, "head": {2: 0.5, 11: 0.5}})
-    found = [(label, seed) for label, seed, _ in planned_runs(plan)]
-    assert found == [("head", 2), ("head", 11), ("lora", 9), ("lora", 10)]
-    assert all(spec == spec_of(label, seed) for label, seed, spec in planned_runs(plan))
+    found = planned_runs(plan)
+    assert [(r.method, r.seed) for r in found] == [
+        ("head", 2), ("head", 11), ("lora", 9), ("lora", 10)
+    ]  # fmt: skip
+    assert all(r.spec == spec_of(r.method, r.seed) for r in found)
+
+
+def test_only_runs_with_the_main_budget_are_candidates(tmp_path: Path) -> None:
+    scores: Scores = {"head": {1: 0.6, 2: 0.7}, "lora": {1: 0.5, 2: 0.5}}
+    expected = choice_of(tmp_path / "alone", scores)
+    root = tmp_path / "with"
+    write_runs(root, scores)
+    plan_run(root / "plan" / "toy", "lora", 1, budget="tenth")  # never trained: not looked at
+    assert choice_of(root, scores) == expected
+    assert expected["budget"] == "full"
 
 
 # -- export and register, on runs that were trained -----------------------------------------------
@@ -182,7 +203,11 @@ class Trained:
         winner = self.choice["winner"]
         content = {
             "methods": {
-                label: {"runs": [{"run": s.digest, "seed": s.seed} for s in specs]}
+                label: {
+                    "budgets": {
+                        "full": {"runs": [{"run": s.digest, "seed": s.seed} for s in specs]}
+                    }
+                }
                 for label, specs in self.specs.items()
             },
             "winner": {"method": winner, "seed": self.choice["seeds"][winner]},
@@ -210,9 +235,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
                     data=plain.data.model_dump() | inputs,
                     seed=seed,
                 )
-                path = root / "plan" / label / f"{seed}.json"
-                write_run(path, spec, label)
-                train(path, base, root / "fit", root / "train" / label / str(seed))
+                run = PlannedRun(label, "full", spec)
+                write_run(root / "plan" / run.file, run)
+                write_run(root / "plan" / f"{label}.json", run)
+                train(root / "plan" / run.file, base, root / "fit", root / "train" / run.place)
                 specs.setdefault(label, []).append(spec)
         select(root / "plan", root / "train", root / "select")
     return Trained(root / "select", base, root / "test", specs)

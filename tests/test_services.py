@@ -151,7 +151,7 @@ def test_the_registered_model_takes_raw_text_and_predicts_as_evaluated(
     winner = project.json("comparison/comparison.json")["tasks"]["movie"]["winner"]
     predicted = pd.read_parquet(
         project.root
-        / f"runs/evaluate/movie/{winner['method']}/{winner['seed']}/predictions.parquet"
+        / f"runs/evaluate/movie/{winner['method']}/few/{winner['seed']}/predictions.parquet"
     )
     data = pd.read_parquet(project.root / "data/canonical/movie/data.parquet").set_index("id")
     texts = data.loc[predicted["id"], ["text"]]

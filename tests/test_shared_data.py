@@ -65,8 +65,8 @@ def test_pairs_and_thirteen_classes_run_through(tmp_path: Path) -> None:
     assert len(project.json("runs/export/chemprot/lora/serving.json")["labels"]) == 13
     # Micro F1 over all classes of single-label predictions is accuracy, by definition.
     predictions = pd.read_parquet(
-        project.root / "runs/evaluate/chemprot/lora/1/predictions.parquet"
+        project.root / "runs/evaluate/chemprot/lora/few/1/predictions.parquet"
     )
     accuracy = float((predictions["label"] == predictions["prediction"]).mean())
-    scores = project.json("runs/evaluate/chemprot/lora/1/metrics.json")
+    scores = project.json("runs/evaluate/chemprot/lora/few/1/metrics.json")
     assert scores["f1_micro"] == pytest.approx(accuracy)

@@ -235,7 +235,7 @@ def test_share_of_the_largest_class_is_limited(
     assert "majority" in outcomes(result)[outcome]
     assert (case.error is not None) == (outcome == "failed")
     if case.error:
-        assert "no class holds more than 55% of the rows; found 0.6" in case.error.problem
+        assert "no label holds more than 55% of the rows; found 0.6" in case.error.problem
 
 
 # Structure: no row may fail --------------------------------------------------------------------

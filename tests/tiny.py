@@ -122,7 +122,6 @@ def make_spec(name: str = "head", options: dict[str, Any] | None = None, **chang
         },
         "method": {"name": name, "options": method.model_dump(mode="json")},
         "seed": 1,
-        "train_fraction": 1.0,
         "budget": {"epochs": 1},
         "numerics": {"precision": "fp32", "threads": 1},
         "code": "c" * 64,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -157,10 +158,14 @@ def plan(params: ParamsOption = PARAMS, as_json: JsonOption = False) -> None:
     check_sources(wanted, params)
     stale = stale_cells(Dag(project_root(Path.cwd())))
     runs: list[dict[str, Any]] = [
-        {"task": t, "method": m, "seed": s, "stale": stale.get(f"train@{t}-{m}-{s}", [])}
-        for t in wanted.tasks
-        for m in wanted.methods
-        for s in wanted.seeds
+        {
+            "task": t,
+            "method": m,
+            "budget": b,
+            "seed": s,
+            "stale": stale.get(f"train@{t}-{m}-{b}-{s}", []),
+        }
+        for t, m, b, s in product(wanted.tasks, wanted.methods, wanted.budgets, wanted.seeds)
     ]
     if as_json:
         _print_json({"runs": runs, "stale": stale})
@@ -169,12 +174,13 @@ def plan(params: ParamsOption = PARAMS, as_json: JsonOption = False) -> None:
         [
             r["task"],
             r["method"],
+            r["budget"],
             str(r["seed"]),
             "; ".join(r["stale"][:2]) if r["stale"] else "up to date",
         ]
         for r in runs
     ]
-    _print_table(["task", "method", "seed", "state"], rows)
+    _print_table(["task", "method", "budget", "seed", "state"], rows)
     others = [name for name in stale if not name.startswith("train@")]
     waiting = sum(bool(r["stale"]) for r in runs)
     typer.echo(f"{waiting} of {len(runs)} runs are stale, and {len(others)} other stages.")
@@ -297,7 +303,7 @@ def train(context: typer.Context, run: Path, base_model: Path, data: Path, out: 
         return
     from tqdm import tqdm
 
-    with tqdm(disable=None, unit="step", desc=read_json(run).get("label", "run")) as bar:
+    with tqdm(disable=None, unit="step", desc=read_json(run).get("method", "run")) as bar:
 
         def show(step: int, steps: int, loss: float) -> None:
             bar.total = steps

@@ -6,6 +6,7 @@ Only ever shown to people. No result depends on it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from tunetrail.files import STATE_DIR, read_json, write_json
 from tunetrail.layout import CARD
 from tunetrail.params import Params
+from tunetrail.run import Budget, Training
 
 #: Where the flow keeps the seconds that each cell took last time.
 DURATIONS = STATE_DIR / "durations.json"
@@ -86,29 +88,28 @@ def known_durations(root: Path, params: Params) -> dict[str, float]:
     path = root / DURATIONS
     known: dict[str, float] = read_json(path) if path.is_file() else {}
     for task in params.tasks:
-        tokens = _training_tokens(root, task, params)
-        for method in params.methods:
+        card = root / "data" / "prepared" / task / "fit" / CARD
+        if not card.is_file():
+            continue
+        train = read_json(card)["sets"]["train"]
+        for method, (label, budget) in product(params.methods, params.budgets.items()):
             cost = root / "runs" / "cost" / task / f"{method}.json"
-            if tokens is None or not cost.is_file():
-                continue
-            seconds = tokens / read_json(cost)["tokens_per_second"]
-            known |= {f"train@{task}-{method}-{seed}": seconds for seed in params.seeds}
+            if cost.is_file():
+                rows = _rows_seen(train, budget, params.training)
+                rate = read_json(cost)["tokens_per_second"]
+                minutes = budget.minutes or 0.0
+                seconds = minutes * 60 or rows * float(train["tokens"]["mean"]) / rate
+                known |= {f"train@{task}-{method}-{label}-{seed}": seconds for seed in params.seeds}
     return known
 
 
-def _training_tokens(root: Path, task: str, params: Params) -> float | None:
-    """Tokens that one run of the task trains on, if the data is prepared."""
-    card = root / "data" / "prepared" / task / "fit" / CARD
-    if not card.is_file():
-        return None
-    train = read_json(card)["sets"]["train"]
-    rows = float(train["rows"]) * params.train_fraction
-    budget, training = params.budget, params.training
+def _rows_seen(train: dict[str, Any], budget: Budget, training: Training) -> float:
+    """Rows that one run trains on, counting repetitions."""
     if budget.steps is not None:
-        seen = float(budget.steps * training.batch_size * training.accumulate)
-    else:
-        seen = rows * (budget.epochs or 1)
-    return seen * float(train["tokens"]["mean"])
+        return float(budget.steps * training.batch_size * training.accumulate)
+    counts = train["labels"].values()
+    drawn = sum(min(budget.shots, n) for n in counts) if budget.shots else train["rows"]
+    return float(drawn * budget.fraction * (budget.epochs or 1))
 
 
 def remember(root: Path, seconds: Mapping[str, float]) -> None:

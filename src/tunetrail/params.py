@@ -48,18 +48,18 @@ class Export(Settings):
 
 
 class Params(Settings):
-    """Everything in ``params.yaml``."""
+    """Everything in ``params.yaml``. Top-level keys have no defaults: DVC tracks them by name."""
 
     project: str = Field(description="name of the comparison, and of the MLflow experiment")
     base: Base
     tasks: dict[str, dict[str, Any]] = Field(min_length=1)
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
-    baseline: str = Field(default="", description="label that times are shown relative to")
+    baseline: str = Field(description="method that times are shown relative to, or empty")
     seeds: tuple[int, ...] = Field(min_length=1)
-    train_fraction: float = Field(default=1.0, gt=0, le=1, description="share of training rows")
-    budget: Budget
-    training: Training = Training()
-    numerics: RequestedNumerics = RequestedNumerics()
+    budgets: dict[str, Budget] = Field(min_length=1, description="label → data and time of a run")
+    main_budget: str = Field(description="label of the budget that chooses the winner and ships")
+    training: Training
+    numerics: RequestedNumerics
     cost: Cost
     export: Export
 
@@ -70,7 +70,7 @@ class Params(Settings):
             raise ValueError("use letters, digits, '_', '-' and '.'")
         return value
 
-    @field_validator("tasks", "methods")
+    @field_validator("tasks", "methods", "budgets")
     @classmethod
     def _plain_names(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
@@ -99,6 +99,8 @@ def read_params(path: Path) -> Params:
         task_of(params, name, path)
     for name in params.methods:
         method_of(params, name, path)
+    if params.main_budget not in params.budgets:
+        raise unknown("main_budget", params.main_budget, params.budgets, str(path))
     if params.baseline and params.baseline not in params.methods:
         raise unknown("baseline", params.baseline, params.methods, str(path))
     return params
@@ -125,6 +127,13 @@ def task_of(params: Params, name: str, path: Path) -> TaskSpec:
     task = load_task(name, params.tasks[name], where)
     for metric in task.metrics:
         metrics.find(metric, where).check(len(task.labels), where)
+    for label, budget in params.budgets.items():
+        if budget.shots is not None and not task.labels:
+            raise TuneTrailError(
+                f"{path}: budgets.{label}: shots are rows of each class, "
+                f"but task '{name}' predicts a number",
+                "use 'fraction', or remove the task",
+            )
     return task
 
 

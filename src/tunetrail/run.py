@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +14,27 @@ from tunetrail.settings import Settings, parse
 
 
 class Budget(Settings):
-    """How long a run trains. Exactly one limit is set."""
+    """How much data a run may see and how long it may train. Exactly one limit is set."""
 
     epochs: int | None = Field(default=None, ge=1, description="passes over the training rows")
     steps: int | None = Field(default=None, ge=1, description="optimiser steps")
+    minutes: float | None = Field(
+        default=None, gt=0, description="wall-clock minutes of training steps (not reproducible)"
+    )
+    fraction: float = Field(default=1.0, gt=0, le=1, description="share of the training rows")
+    shots: int | None = Field(default=None, ge=1, description="training rows of each class")
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="stop after so many epochs without a better selection score, keep the best",
+    )
 
     @model_validator(mode="after")
     def _one_limit(self) -> Budget:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give exactly one of 'epochs' and 'steps'")
+        if [self.epochs, self.steps, self.minutes].count(None) != 2:
+            raise ValueError("give exactly one of 'epochs', 'steps' and 'minutes'")
+        if self.shots is not None and self.fraction != 1.0:
+            raise ValueError("give either 'shots' or 'fraction'")
         return self
 
 
@@ -57,7 +70,10 @@ class Data(Settings):
     """The task as prepared for this base model."""
 
     task: str
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = Field(description="class names; none where a number is predicted")
+    range: tuple[float, float] | None = Field(
+        default=None, description="lowest and highest label where a number is predicted"
+    )
     metrics: tuple[str, ...]
     fit: str = Field(description="digest of the training and selection sets")
     test: str = Field(description="digest of the test set; training never reads the set itself")
@@ -78,7 +94,6 @@ class RunSpec(Settings):
     data: Data
     method: MethodSpec
     seed: int
-    train_fraction: float = Field(gt=0, le=1)
     budget: Budget
     training: Training
     numerics: Numerics
@@ -90,9 +105,40 @@ class RunSpec(Settings):
         return digest_of(self.model_dump(mode="json"))
 
 
-def write_run(path: Path, spec: RunSpec, label: str) -> None:
-    """Freeze a run to JSON. ``label`` is what ``params.yaml`` calls the method."""
-    write_json(path, {"run": spec.digest, "label": label, "spec": spec.model_dump(mode="json")})
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run and its place in the plan.
+
+    Attributes:
+        method: What ``params.yaml`` calls the method.
+        budget: What ``params.yaml`` calls the budget.
+        spec: The frozen run.
+    """
+
+    method: str
+    budget: str
+    spec: RunSpec
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.spec.seed
+
+    @property
+    def place(self) -> Path:
+        """Folder of the run's results, below that of its task."""
+        return Path(self.method, self.budget, str(self.seed))
+
+    @property
+    def file(self) -> Path:
+        """The frozen run, below the folder of its task's plan."""
+        return self.place.with_suffix(".json")
+
+
+def write_run(path: Path, run: PlannedRun) -> None:
+    """Freeze a run to JSON."""
+    content = {"run": run.spec.digest, "method": run.method, "budget": run.budget}
+    write_json(path, {**content, "spec": run.spec.model_dump(mode="json")})
 
 
 def read_run(path: Path) -> RunSpec:
@@ -112,7 +158,15 @@ def read_run(path: Path) -> RunSpec:
     return spec
 
 
-def planned_runs(plan: Path) -> list[tuple[str, int, RunSpec]]:
-    """(label, seed, spec) of every run in one task's folder of the plan."""
-    files = sorted(plan.glob("*/*.json"), key=lambda p: (p.parent.name, int(p.stem)))
-    return [(p.parent.name, int(p.stem), read_run(p)) for p in files]
+def planned_runs(plan: Path) -> list[PlannedRun]:
+    """Every run in one task's folder of the plan, ``METHOD/BUDGET/SEED.json``."""
+    files = sorted(plan.glob("*/*/*.json"), key=lambda p: (*p.parts[-3:-1], int(p.stem)))
+    return [PlannedRun(p.parts[-3], p.parts[-2], read_run(p)) for p in files]
+
+
+def representatives(plan: Path) -> dict[str, PlannedRun]:
+    """Method → the run that stands for it: main budget, first seed (``METHOD.json``)."""
+    found = {}
+    for path in sorted(plan.glob("*.json")):
+        found[path.stem] = PlannedRun(path.stem, read_json(path)["budget"], read_run(path))
+    return found

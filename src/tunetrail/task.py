@@ -1,4 +1,4 @@
-"""A task: which columns of which data make a classification problem, and how it is judged.
+"""A task: which columns of which data make a problem of classes or numbers, and how it is judged.
 
 Built-in tasks are the files ``tasks/*.yaml`` of this package. ``params.yaml`` may override keys of
 a built-in task or declare a whole one; both are read by :func:`load_task`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,9 +17,15 @@ from tunetrail.files import read_json
 from tunetrail.layout import TASK
 from tunetrail.settings import Settings, parse, read_yaml
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 BUILT_IN = Path(__file__).parent / "tasks"
 
 Split = Literal["train", "validation", "test"]
+
+_CLASS_METRICS = ("accuracy", "f1_macro")
+_NUMBER_METRICS = ("pearson", "spearman")
 
 
 class Columns(Settings):
@@ -27,7 +33,7 @@ class Columns(Settings):
 
     text: str = Field(description="the text, or the first of a pair")
     text_pair: str | None = Field(default=None, description="the second text of a pair")
-    label: str = Field(description="class name, class index, or a number for `bins`")
+    label: str = Field(description="class name, class index, or a number")
     id: str | None = Field(default=None, description="unique row name; default: row number")
     group: str | None = Field(
         default=None, description="rows of one group never fall into different splits"
@@ -82,7 +88,7 @@ class Checks(Settings):
 
 
 class TaskSpec(Settings):
-    """One classification task, frozen."""
+    """One task, frozen: classification with ``labels``, or regression with a ``range``."""
 
     name: str
     title: str = ""
@@ -96,11 +102,16 @@ class TaskSpec(Settings):
     group_separator: str | None = Field(
         default=None, description="the group is the part of `group` before this text"
     )
-    labels: tuple[str, ...] = Field(min_length=2, description="class names, in index order")
+    labels: tuple[str, ...] = Field(default=(), description="class names, in index order")
     bins: tuple[float, ...] | None = Field(
         default=None, description="thresholds that cut a number into `labels`, ascending"
     )
-    metrics: tuple[str, ...] = Field(default=("accuracy", "f1_macro"), min_length=1)
+    range: tuple[float, float] | None = Field(
+        default=None, description="lowest and highest label; the task then predicts the number"
+    )
+    metrics: tuple[str, ...] = Field(
+        min_length=1, description="default: accuracy and f1_macro; pearson and spearman of numbers"
+    )
     split: Shares = Shares()
     limits: Limits = Limits()
     checks: Checks = Checks()
@@ -117,11 +128,37 @@ class TaskSpec(Settings):
                 raise unknown("check", name, checks, "waive")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_metrics(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "metrics" in values:
+            return values
+        number = values.get("range") is not None
+        return {**values, "metrics": _NUMBER_METRICS if number else _CLASS_METRICS}
+
+    @field_validator("labels")
+    @classmethod
+    def _two_or_more(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) == 1:
+            raise ValueError("give at least two class names")
+        return value
+
+    @field_validator("range")
+    @classmethod
+    def _wide(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError("must be ascending")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpec:
+        if bool(self.labels) == (self.range is not None):
+            raise ValueError("give either 'labels' (classes) or 'range' (a number)")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("'labels' must be different from each other")
         if self.bins is not None:
+            if self.range is not None:
+                raise ValueError("'bins' make classes: give 'labels' with them, not 'range'")
             if list(self.bins) != sorted(set(self.bins)):
                 raise ValueError("'bins' must be ascending")
             if len(self.bins) != len(self.labels) - 1:
@@ -144,7 +181,8 @@ def load_task(name: str, overrides: Mapping[str, Any] | None, where: str) -> Tas
 
     Args:
         name: Name of the task.
-        overrides: Keys of :class:`TaskSpec`; a key replaces the built-in one.
+        overrides: Keys of :class:`TaskSpec`; a key replaces the built-in one. The key ``task`` says
+            which built-in task it is, where the name does not.
         where: File and key of the overrides, for messages.
 
     Raises:
@@ -152,12 +190,33 @@ def load_task(name: str, overrides: Mapping[str, Any] | None, where: str) -> Tas
     """
     given = dict(overrides or {})
     known = built_in_tasks()
-    if name not in known and "columns" not in given:
-        raise unknown("task", name, known, where)
-    declared = read_yaml(known[name]) if name in known else {}
+    kind = given.pop("task", name)
+    if kind not in known and (kind != name or "columns" not in given):
+        raise unknown("task", str(kind), known, where)
+    declared = read_yaml(known[kind]) if kind in known else {}
+    if given.get("range") is not None:  # the built-in classes are cut from the same number
+        declared = {k: v for k, v in declared.items() if k not in ("labels", "bins", "metrics")}
     return parse(TaskSpec, {**declared, **given, "name": name}, where)
 
 
 def read_task(canonical: Path) -> TaskSpec:
     """The task that the ingest stage froze beside its data."""
     return parse(TaskSpec, read_json(canonical / TASK), str(canonical / TASK))
+
+
+def label_card(labels: pd.Series, task: TaskSpec) -> dict[str, Any]:
+    """What a card says of a column of labels: rows of each class, or the spread of the numbers."""
+    known = labels.dropna()
+    if task.labels:
+        counts = known.astype(int).value_counts()
+        return {"labels": {name: int(counts.get(i, 0)) for i, name in enumerate(task.labels)}}
+    numbers = known.astype(float)
+    return {
+        "labels": {},
+        "numbers": {
+            "mean": float(numbers.mean()),
+            "std": float(numbers.std(ddof=0)),
+            "lowest": float(numbers.min()),
+            "highest": float(numbers.max()),
+        },
+    }

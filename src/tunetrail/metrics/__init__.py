@@ -17,12 +17,21 @@ class Metric(abc.ABC):
     title: ClassVar[str]
     #: The number of classes that it is defined for, or None for any.
     only_for: ClassVar[int | None] = None
+    #: Whether it scores numbers instead of classes.
+    of_numbers: ClassVar[bool] = False
 
     @classmethod
     def check(cls, classes: int, where: str) -> None:
-        """Refuse a task that the metric is not defined for."""
+        """Refuse a task that the metric is not defined for (0 classes: a number is predicted)."""
+        name = cls.__module__.rpartition(".")[2]
+        if cls.of_numbers != (classes == 0):
+            kinds = ("classes", "a number")
+            raise TuneTrailError(
+                f"{where}: metric '{name}' scores {kinds[cls.of_numbers]}, "
+                f"the task predicts {kinds[classes == 0]}",
+                f"use one of {', '.join(_names(of_numbers=classes == 0))}",
+            )
         if cls.only_for not in (None, classes):
-            name = cls.__module__.rpartition(".")[2]
             raise TuneTrailError(
                 f"{where}: metric '{name}' is for {cls.only_for} classes, the task has {classes}",
                 "use 'f1_macro' or 'f1_micro'",
@@ -34,8 +43,8 @@ class Metric(abc.ABC):
         """Score in raw units (0.81, not 81).
 
         Args:
-            labels: True class indices, shape ``(rows,)``.
-            predictions: Predicted class indices, shape ``(rows,)``.
+            labels: True class indices (or numbers), shape ``(rows,)``.
+            predictions: Predicted ones, shape ``(rows,)``.
             classes: Number of declared classes; some may be absent from ``labels``.
         """
 
@@ -50,6 +59,10 @@ def find(name: str, where: str = "") -> type[Metric]:
         raise unknown("metric", name, modules(__name__), where)
     metric: type[Metric] = load(__name__, name, Metric)
     return metric
+
+
+def _names(*, of_numbers: bool) -> list[str]:
+    return sorted(n for n in modules(__name__) if find(n).of_numbers == of_numbers)
 
 
 def score_all(

@@ -14,19 +14,32 @@ from tunetrail.modeling.sites import Sites, sites_of
 
 
 class Head(nn.Module):
-    """Dropout and a linear layer on one vector per text."""
+    """Dropout and a linear layer on one vector per text.
 
-    def __init__(self, size: int, classes: int, dropout: float) -> None:
+    Args:
+        size: Width of the vector.
+        classes: Logits to give; 0 for one number.
+        dropout: Probability.
+        interval: Lowest and highest label of a number. The layer then works in units of half that
+            interval around its middle, so that learning rates mean the same whatever the scale.
+    """
+
+    def __init__(
+        self, size: int, classes: int, dropout: float, interval: tuple[float, float] | None = None
+    ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(size, classes)
+        self.linear = nn.Linear(size, classes or 1)
+        low, high = interval or (-1.0, 1.0)
+        self.number = interval is not None
+        self.middle, self.unit = (low + high) / 2, (high - low) / 2
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(batch, size)`` to logits ``(batch, classes)``."""
-        logits: torch.Tensor = self.linear(self.dropout(x))
-        return logits
+        """``(batch, size)`` to logits ``(batch, classes)``, or numbers ``(batch, 1)``."""
+        out: torch.Tensor = self.linear(self.dropout(x))
+        return out.float() * self.unit + self.middle if self.number else out
 
 
 class Classifier(nn.Module):
@@ -35,12 +48,22 @@ class Classifier(nn.Module):
     Pooling ``mean`` averages the token vectors under the mask; ``cls`` uses the trunk's pooler.
     """
 
-    def __init__(self, trunk: nn.Module, config: Any, classes: int, pooling: str) -> None:
+    def __init__(
+        self,
+        trunk: nn.Module,
+        config: Any,
+        classes: int,
+        pooling: str,
+        interval: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
         dropout = getattr(config, "classifier_dropout", None)
         self.trunk = trunk
         self.head = Head(
-            config.hidden_size, classes, config.hidden_dropout_prob if dropout is None else dropout
+            config.hidden_size,
+            classes,
+            config.hidden_dropout_prob if dropout is None else dropout,
+            interval,
         )
         self.pooling = pooling
         self.hidden_size: int = config.hidden_size
@@ -52,7 +75,10 @@ class Classifier(nn.Module):
         attention_mask: torch.Tensor,
         token_type_ids: torch.Tensor,
     ) -> torch.Tensor:
-        """Logits ``(batch, classes)`` of token ids, mask and segments ``(batch, length)``."""
+        """Logits ``(batch, classes)``, or numbers ``(batch, 1)``.
+
+        Token ids, mask and segments have the shape ``(batch, length)``.
+        """
         out = self.trunk(
             input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
         )
@@ -78,7 +104,13 @@ class Classifier(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
 
-def build_classifier(base: Path, classes: int, pooling: str, seed: int) -> Classifier:
+def build_classifier(
+    base: Path,
+    classes: int,
+    pooling: str,
+    seed: int,
+    interval: tuple[float, float] | None = None,
+) -> Classifier:
     """Load the trunk from a model folder (safetensors only) and start a head from ``seed``.
 
     The head depends on the seed alone, so runs of one seed start with the same head whatever the
@@ -115,4 +147,4 @@ def build_classifier(base: Path, classes: int, pooling: str, seed: int) -> Class
             "use complete weights; for a missing pooler, set base.pooling to 'mean'",
         )
     torch.manual_seed(seed)
-    return Classifier(trunk, config, classes, pooling)
+    return Classifier(trunk, config, classes, pooling, interval)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from tunetrail.layout import (
     COMPARISON,
     HISTORY,
     METRICS,
-    PREDICTIONS,
     REPORT,
     RESULT,
     SCORES,
@@ -28,7 +26,7 @@ from tunetrail.layout import (
 from tunetrail.params import Params
 from tunetrail.provenance import provenance
 from tunetrail.report import html, markdown, plots
-from tunetrail.run import RunSpec, planned_runs
+from tunetrail.run import Budget, PlannedRun, planned_runs
 from tunetrail.splits import SETS
 from tunetrail.task import read_task
 
@@ -65,10 +63,10 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
         for task in params.tasks
     }
     histories = {task: _histories(comparison["tasks"][task], task, runs) for task in params.tasks}
-    first = planned_runs(plan / next(iter(params.tasks)))[0][2]
+    first = planned_runs(plan / next(iter(params.tasks)))[0].spec
     made_with = provenance() | {
         "numerics": first.numerics.model_dump(),
-        "budget": params.budget.model_dump(exclude_none=True),
+        "budget": _shown(params.budgets[params.main_budget]),
         "seeds": list(params.seeds),
     }
     with replacing(out) as folder:
@@ -94,20 +92,21 @@ def _task(name: str, params: Params, plan: Path, data: Path, runs: Path) -> dict
         **read_json(data / "prepared" / name / "test" / CARD)["sets"],
     }
     choice = read_json(runs / "select" / name / CHOICE)
-    planned: dict[str, list[tuple[int, RunSpec]]] = {}
-    for label, seed, spec in planned_runs(plan / name):
-        planned.setdefault(label, []).append((seed, spec))
+    planned: dict[str, list[PlannedRun]] = {label: [] for label in params.methods}
+    for run in planned_runs(plan / name):
+        planned[run.method].append(run)
     return {
         "title": task.title or name,
         "domain": task.domain,
         "labels": list(task.labels),
+        "range": list(task.range) if task.range else None,
         "metrics": list(task.metrics),
         "metric_titles": {m: metrics.find(m).title for m in task.metrics},
         "primary": task.primary_metric,
         "rows": {s: sets[s]["rows"] for s in SETS},
-        "majority": _majority(
-            data / "prepared" / name, runs / "evaluate" / name, planned, task.metrics
-        ),
+        "budgets": {label: _shown(budget) for label, budget in params.budgets.items()},
+        "main_budget": choice["budget"],
+        "majority": _majority(data / "prepared" / name, task.metrics),
         "data": {"source": card["source"], "licence": card["licence"], "digest": card["digest"]},
         "validation": {
             "dropped": len(gate["dropped"]),
@@ -119,53 +118,58 @@ def _task(name: str, params: Params, plan: Path, data: Path, runs: Path) -> dict
             ],
             "classes_missing": gate["classes_missing"],
         },
-        "methods": {
-            label: _method(planned[label], choice, label, runs / "evaluate" / name / label)
-            for label in params.methods
-        },
+        "methods": {label: _method(planned[label], choice, runs, name) for label in params.methods},
         "winner": {"method": choice["winner"], "seed": choice["seeds"][choice["winner"]]},
     }
 
 
+def _shown(budget: Budget) -> dict[str, Any]:
+    """The settings of a budget that are not their defaults."""
+    return budget.model_dump(exclude_none=True, exclude_defaults=True)
+
+
 def _method(
-    planned: list[tuple[int, RunSpec]], choice: dict[str, Any], label: str, evaluated: Path
+    planned: list[PlannedRun], choice: dict[str, Any], runs: Path, task: str
 ) -> dict[str, Any]:
-    spec = planned[0][1]
+    label, spec = planned[0].method, planned[0].spec
     kind = methods.method_class(spec.method.name)
-    selection = {entry["seed"]: entry["selection"] for entry in choice["runs"][label]}
-    runs = [
-        {
-            "run": run.digest,
-            "seed": seed,
-            "selection": selection[seed],
-            "test": read_json(evaluated / str(seed) / METRICS),
+    budgets: dict[str, dict[str, Any]] = {}
+    for run in planned:
+        budgets.setdefault(run.budget, {"runs": []})["runs"].append(
+            {
+                "run": run.spec.digest,
+                "seed": run.seed,
+                "selection": read_json(runs / "train" / task / run.place / HISTORY)["kept"][1],
+                "test": read_json(runs / "evaluate" / task / run.place / METRICS),
+            }
+        )
+    for result in budgets.values():
+        result["summary"] = {
+            m: summarise([r["test"][m] for r in result["runs"]]) for m in spec.data.metrics
         }
-        for seed, run in planned
-    ]
     return {
         "name": spec.method.name,
         "title": kind.title if label == spec.method.name else f"{kind.title} ({label})",
         "paper": kind.paper,
         "options": spec.method.options,
         "mergeable": kind.not_mergeable is None,
-        "runs": runs,
-        "summary": {m: summarise([r["test"][m] for r in runs]) for m in spec.data.metrics},
+        **budgets[choice["budget"]],
         "selected_seed": choice["seeds"][label],
+        "budgets": budgets,
     }
 
 
-def _majority(
-    prepared: Path,
-    evaluated: Path,
-    planned: dict[str, list[tuple[int, RunSpec]]],
-    names: tuple[str, ...],
-) -> dict[str, float]:
-    """Scores on test of always predicting the class that is most frequent in train."""
-    train = read_json(prepared / "fit" / CARD)["sets"]["train"]["labels"]
-    top = list(train).index(Counter(train).most_common(1)[0][0])
-    label, runs = next(iter(planned.items()))
-    truth = pd.read_parquet(evaluated / label / str(runs[0][0]) / PREDICTIONS)["label"].to_numpy()
-    return metrics.score_all(names, truth, np.full_like(truth, top), len(train))
+def _majority(prepared: Path, names: tuple[str, ...]) -> dict[str, float]:
+    """Scores on test of the best constant answer: the class most frequent in train, or the mean."""
+    train = read_json(prepared / "fit" / CARD)["sets"]["train"]
+    truth = pd.read_parquet(prepared / "test" / f"{SETS[-1]}.parquet")["label"].to_numpy()
+    counts = train["labels"]
+    constant = (
+        list(counts).index(max(counts, key=counts.__getitem__))
+        if counts
+        else train["numbers"]["mean"]
+    )
+    return metrics.score_all(names, truth, np.full_like(truth, constant), len(counts))
 
 
 def _histories(task: dict[str, Any], name: str, runs: Path) -> list[dict[str, Any]]:
@@ -174,7 +178,9 @@ def _histories(task: dict[str, Any], name: str, runs: Path) -> list[dict[str, An
             "label": label,
             "title": method["title"],
             "seed": run["seed"],
-            "loss": read_json(runs / "train" / name / label / str(run["seed"]) / HISTORY)["loss"],
+            "loss": read_json(
+                runs / "train" / name / label / task["main_budget"] / str(run["seed"]) / HISTORY
+            )["loss"],
         }
         for label, method in task["methods"].items()
         for run in method["runs"]

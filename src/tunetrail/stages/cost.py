@@ -38,7 +38,7 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
     trained = sum(p.numel() for p in model.trained().values())
     total = sum(p.numel() for p in model.parameters())
     all_steps, per_epoch = count_steps(spec, len(rows))
-    step = TrainStep(model, spec, method.learning_rate, all_steps)
+    step = TrainStep(model, spec, method.learning_rate, all_steps or per_epoch)
     model.train()
     seconds, samples, tokens = [], [], []
     lengths = rows.lengths
@@ -56,6 +56,7 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
         save_adapter(model, Path(folder), run=spec.digest, base=spec.base.digest)
         artifact_bytes = (Path(folder) / WEIGHTS).stat().st_size
     per_token = float(np.median(np.array(seconds[measured]) / np.array(tokens[measured])))
+    minutes = spec.budget.minutes
     write_json(
         out,
         {
@@ -65,7 +66,9 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
             "samples_per_second": float(np.sum(samples[measured]) / np.sum(seconds[measured])),
             "tokens_per_second": 1 / per_token,
             # By tokens, not by steps: batches differ in length and only a few were measured.
-            "train_seconds": per_token * float(lengths.sum()) * all_steps / per_epoch,
+            "train_seconds": minutes * 60
+            if minutes is not None
+            else per_token * float(lengths.sum()) * (all_steps or 0) / per_epoch,
             "peak_memory_bytes": _peak_memory(),
             "trainable_parameters": trained,
             "total_parameters": total,

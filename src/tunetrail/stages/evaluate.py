@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, tree_digest, write_json
 from tunetrail.layout import METRICS, PREDICTIONS
-from tunetrail.metrics import score_all
 from tunetrail.modeling.adapter import load_adapter
 from tunetrail.modeling.base import verified_base
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.run import RunSpec, read_run
 from tunetrail.stages.train import build_run_model
 from tunetrail.training import numerics
-from tunetrail.training.predict import predict_logits, softmax
+from tunetrail.training.predict import decide, predict_logits, score, softmax
 from tunetrail.training.rows import Rows, read_rows
 
 
 def evaluate(run: Path, base: Path, adapter: Path, data: Path, out: Path) -> None:
     """Score a trained run on the test set, in float32, and write metrics and predictions.
 
-    Predictions have the columns ``id``, ``label``, ``prediction`` (class indices) and ``scores``
-    (class probabilities), in the order of the test set.
+    Predictions have the columns ``id``, ``label``, ``prediction`` (class indices or numbers) and,
+    for classes, ``scores`` (their probabilities), in the order of the test set.
     """
     spec = read_run(run)
     model = trained_model(spec, base, adapter)
@@ -34,18 +32,16 @@ def evaluate(run: Path, base: Path, adapter: Path, data: Path, out: Path) -> Non
     numerics.apply(spec.numerics)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     logits = predict_logits(model.to(device), rows, device)
-    predictions = logits.argmax(axis=1)
-    scores = score_all(spec.data.metrics, rows.labels, predictions, len(spec.data.labels))
+    content = {
+        "id": rows.ids,
+        "label": rows.labels,
+        "prediction": decide(spec.data, logits),
+    }
+    if spec.data.labels:
+        content["scores"] = list(softmax(logits))
     with replacing(out) as folder:
-        write_json(folder / METRICS, scores)
-        pd.DataFrame(
-            {
-                "id": rows.ids,
-                "label": rows.labels,
-                "prediction": predictions.astype(np.int64),
-                "scores": list(softmax(logits)),
-            }
-        ).to_parquet(folder / PREDICTIONS, index=False)
+        write_json(folder / METRICS, score(spec.data, rows.labels, logits))
+        pd.DataFrame(content).to_parquet(folder / PREDICTIONS, index=False)
 
 
 def trained_model(spec: RunSpec, base: Path, adapter: Path) -> Classifier:

@@ -16,12 +16,11 @@ from torch import nn
 from tunetrail.files import file_digest, replacing, write_json
 from tunetrail.layout import CERTIFICATE, MODEL, RUN, SERVING, TOKENIZER
 from tunetrail.methods import resolve
-from tunetrail.metrics import score_all
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.run import RunSpec, read_run
 from tunetrail.stages.evaluate import read_test, trained_model
 from tunetrail.training import numerics
-from tunetrail.training.predict import predict_logits
+from tunetrail.training.predict import predict_logits, score
 from tunetrail.training.rows import Rows, sorted_batches
 
 _OPSET = 18
@@ -70,7 +69,9 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
         )
         numerics.apply(spec.numerics)
         latency = _latency(model, _session(folder / MODEL, spec.numerics.threads), rows)
-        flips = int((logits.argmax(1) != onnx_logits.argmax(1)).sum())
+        flips = int(
+            (logits.argmax(1) != onnx_logits.argmax(1)).sum()
+        )  # none where numbers are predicted
         certificate: dict[str, Any] = {
             "run": spec.digest,
             "tolerance": tolerance,
@@ -78,8 +79,8 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
             "sweep": [list(inputs["input_ids"].shape) for inputs in sweep],
             "rows": len(rows),
             "prediction_flips": flips,
-            "metrics_torch": _scores(spec, rows, logits),
-            "metrics_onnx": _scores(spec, rows, onnx_logits),
+            "metrics_torch": score(spec.data, rows.labels, logits),
+            "metrics_onnx": score(spec.data, rows.labels, onnx_logits),
             "passed": difference <= tolerance and flips == 0,
             "merged": method.not_mergeable is None,
             "not_merged_because": method.not_mergeable,
@@ -160,10 +161,6 @@ def _sweep_inputs(spec: RunSpec, rows: Rows) -> list[dict[str, torch.Tensor]]:
             }
         )
     return inputs
-
-
-def _scores(spec: RunSpec, rows: Rows, logits: np.ndarray) -> dict[str, float]:
-    return score_all(spec.data.metrics, rows.labels, logits.argmax(1), len(spec.data.labels))
 
 
 def _latency(model: nn.Module, session: Any, rows: Rows) -> dict[str, float]:

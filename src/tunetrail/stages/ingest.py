@@ -15,7 +15,7 @@ from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import file_digest, replacing, write_json
 from tunetrail.layout import CARD, DATA, TASK
 from tunetrail.sources import read_source
-from tunetrail.task import TaskSpec
+from tunetrail.task import TaskSpec, label_card
 
 _SPLITS = ("train", "validation", "test")
 
@@ -24,7 +24,8 @@ def ingest(task: TaskSpec, out: Path) -> None:
     """Write ``data.parquet``, ``card.json`` and the frozen ``task.json`` to ``out``.
 
     Canonical columns: ``id``, ``group``, ``split`` (train, validation, test; null where the data
-    has no split), ``text``, ``text_pair`` (null for single texts), ``label`` (class index).
+    has no split), ``text``, ``text_pair`` (null for single texts), ``label`` (class index, or a
+    number).
 
     Raises:
         TuneTrailError: Unreadable source, missing column, or a label outside the declared set.
@@ -46,9 +47,6 @@ def ingest(task: TaskSpec, out: Path) -> None:
 def _card(
     task: TaskSpec, frame: pd.DataFrame, provenance: dict[str, str], data: Path
 ) -> dict[str, Any]:
-    names = list(task.labels)
-    known = frame["label"].dropna().astype(int)
-    counts = known.value_counts().reindex(range(len(names)), fill_value=0)
     split = frame["split"].fillna("unsplit")
     return {
         "task": task.name,
@@ -59,7 +57,7 @@ def _card(
         "digest": file_digest(data),
         "rows": len(frame),
         "rows_by_split": {str(k): int(v) for k, v in split.value_counts().items()},
-        "labels": {name: int(counts[i]) for i, name in enumerate(names)},
+        **label_card(frame["label"], task),
         "characters": {
             "median": float(frame["text"].fillna("").str.len().median()),
             "longest": int(frame["text"].fillna("").str.len().max()),
@@ -209,18 +207,29 @@ def _text_key(frame: pd.DataFrame, task: TaskSpec) -> np.ndarray:
 
 
 def _labels(column: pd.Series, task: TaskSpec, file: str) -> pd.Series:
-    """Class indices; a missing label stays missing and is the validate stage's business."""
+    """Class indices or numbers; a missing label stays missing: the validate stage's business."""
     where = f"task '{task.name}': {file}: column '{task.columns.label}'"
-    if task.bins is not None:
+    if task.bins is not None or task.range is not None:
         numbers = pd.to_numeric(column, errors="coerce")
         bad = numbers.isna() & column.notna()
         if bad.any():
             row = int(np.flatnonzero(bad.to_numpy())[0])
             raise TuneTrailError(
                 f"{where}: row {row + 1} is {column.iloc[row]!r}, not a number",
-                "correct the row, or remove 'bins' if the column holds class names",
+                "correct the row; if the column holds class names, give 'labels' without 'bins'",
             )
-        binned = pd.Series(np.digitize(numbers.fillna(0.0), task.bins)).astype("Int64")
+        if task.range is not None:
+            low, high = task.range
+            outside = (numbers < low) | (numbers > high)
+            if outside.any():
+                row = int(np.flatnonzero(outside.to_numpy())[0])
+                raise TuneTrailError(
+                    f"{where}: row {row + 1} is {column.iloc[row]}: {int(outside.sum())} of "
+                    f"{len(column)} rows are outside the range {low:g} to {high:g}",
+                    "correct the data or 'range'",
+                )
+            return pd.Series(numbers.to_numpy(dtype="float64", na_value=np.nan)).astype("Float64")
+        binned = pd.Series(np.digitize(numbers.fillna(0.0), task.bins or ())).astype("Int64")
         return binned.mask(numbers.isna().to_numpy())
     index = {name: i for i, name in enumerate(task.labels)}
     text = column.map(lambda value: _plain(value), na_action="ignore")

@@ -13,7 +13,7 @@ from tunetrail.files import file_digest, read_json, replacing, write_json
 from tunetrail.layout import CARD, DATA, RESULT
 from tunetrail.modeling.base import read_base
 from tunetrail.splits import SETS, assign_sets, position
-from tunetrail.task import TaskSpec, read_task
+from tunetrail.task import TaskSpec, label_card, read_task
 
 
 def prepare(canonical: Path, validated: Path, base: Path, max_length: int, out: Path) -> None:
@@ -73,10 +73,10 @@ def _check_sets(sets: dict[str, pd.DataFrame], task: TaskSpec) -> None:
             )
     present = sets["train"]["label"].unique()
     if len(present) < 2:
-        only = task.labels[int(present[0])]
+        only = task.labels[int(present[0])] if task.labels else present[0]
         raise TuneTrailError(
             f"task '{task.name}': all {len(sets['train'])} training rows have the label '{only}'",
-            "a classifier needs at least two classes: add rows, or raise limits.train",
+            "training needs at least two different labels: add rows, or raise limits.train",
         )
 
 
@@ -101,7 +101,8 @@ def _tokenise(rows: pd.DataFrame, model: Path, max_length: int) -> pd.DataFrame:
 
     datasets.disable_progress_bars()
     columns = rows[["id", "label", "text", "text_pair"]].reset_index(drop=True)
-    source = datasets.Dataset.from_pandas(columns.astype({"label": "int64"}))
+    plain = "float64" if rows["label"].dtype == "Float64" else "int64"  # without room for missing
+    source = datasets.Dataset.from_pandas(columns.astype({"label": plain}))
     encoded = source.map(encode, batched=True, remove_columns=["text", "text_pair"])
     frame: pd.DataFrame = encoded.to_pandas()
     return frame
@@ -109,10 +110,9 @@ def _tokenise(rows: pd.DataFrame, model: Path, max_length: int) -> pd.DataFrame:
 
 def _card(tokens: pd.DataFrame, task: TaskSpec, max_length: int, path: Path) -> dict[str, Any]:
     lengths = tokens["input_ids"].map(len)
-    counts = tokens["label"].value_counts()
     return {
         "rows": len(tokens),
-        "labels": {name: int(counts.get(i, 0)) for i, name in enumerate(task.labels)},
+        **label_card(tokens["label"], task),
         "tokens": {"mean": round(float(lengths.mean()), 2), "longest": int(lengths.max())},
         "at_max_length": round(float((lengths == max_length).mean()), 4),
         "digest": file_digest(path),

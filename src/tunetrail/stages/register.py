@@ -23,8 +23,15 @@ def register(comparison_file: Path, exported: Path, out: Path) -> None:
     for task, content in comparison["tasks"].items():
         for label, method in content["methods"].items():
             planned += [
-                {"run": r["run"], "task": task, "label": label, "seed": r["seed"]}
-                for r in method["runs"]
+                {
+                    "run": run["run"],
+                    "task": task,
+                    "label": label,
+                    "budget": budget,
+                    "seed": run["seed"],
+                }
+                for budget, result in method["budgets"].items()
+                for run in result["runs"]
             ]
         label, seed = content["winner"]["method"], content["winner"]["seed"]
         certificate = read_json(exported / task / label / CERTIFICATE)

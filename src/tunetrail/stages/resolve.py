@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from tunetrail import methods
 from tunetrail.code import code_digest
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import replacing, tree_digest
+from tunetrail.files import read_json, replacing, tree_digest
+from tunetrail.layout import CARD
 from tunetrail.modeling.base import read_base
 from tunetrail.params import Params, method_name, method_of
-from tunetrail.run import BaseModel, Data, MethodSpec, Numerics, RunSpec, write_run
+from tunetrail.run import (
+    BaseModel,
+    Budget,
+    Data,
+    MethodSpec,
+    Numerics,
+    PlannedRun,
+    RunSpec,
+    write_run,
+)
 from tunetrail.task import read_task
 from tunetrail.training.numerics import best_precision
 
@@ -18,7 +30,10 @@ from tunetrail.training.numerics import best_precision
 def resolve(
     params: Params, path: Path, canonical: Path, base: Path, prepared: Path, out: Path
 ) -> None:
-    """Write ``out/LABEL/SEED.json`` for every run of one task.
+    """Write ``out/METHOD/BUDGET/SEED.json`` for every run of one task.
+
+    ``out/METHOD.json`` is one of them, with the main budget: what stands for the method where one
+    run is enough.
 
     Args:
         params: The parameters.
@@ -29,13 +44,15 @@ def resolve(
         out: Folder of the task's part of the plan.
 
     Raises:
-        TuneTrailError: A method's options do not fit the base model, or two labels are one run.
+        TuneTrailError: A method's options do not fit the base model, a budget does not fit the
+            data, or two labels are one run.
     """
     task = read_task(canonical)
     _, card = read_base(base)
     data = Data(
         task=task.name,
         labels=task.labels,
+        range=task.range,
         metrics=task.metrics,
         fit=tree_digest(prepared / "fit"),
         test=tree_digest(prepared / "test"),
@@ -48,6 +65,8 @@ def resolve(
         precision=best_precision() if requested.precision == "auto" else requested.precision,
         threads=requested.threads,
     )
+    for label, budget in params.budgets.items():
+        _check_shots(budget, read_json(prepared / "fit" / CARD)["sets"]["train"], label, path)
     seen: dict[str, str] = {}
     with replacing(out) as folder:
         for label in params.methods:
@@ -58,21 +77,33 @@ def resolve(
                 "base": model,
                 "data": data,
                 "method": MethodSpec(name=name, options=method.model_dump(mode="json")),
-                "train_fraction": params.train_fraction,
-                "budget": params.budget,
                 "training": params.training,
                 "numerics": numerics,
                 "code": training_code(name, task.metrics),
             }
-            for seed in params.seeds:
-                run = RunSpec.model_validate({**spec, "seed": seed})
-                if run.digest in seen:
+            for (budget_label, budget), seed in product(params.budgets.items(), params.seeds):
+                frozen = RunSpec.model_validate({**spec, "budget": budget, "seed": seed})
+                run = PlannedRun(label, budget_label, frozen)
+                what = f"'{label}' with budget '{budget_label}'"
+                if frozen.digest in seen:
                     raise TuneTrailError(
-                        f"{path}: methods '{seen[run.digest]}' and '{label}' are the same run",
+                        f"{path}: {seen[frozen.digest]} and {what} are the same run",
                         "change an option of one of them, or remove it",
                     )
-                seen[run.digest] = label
-                write_run(folder / label / f"{seed}.json", run, label)
+                seen[frozen.digest] = what
+                write_run(folder / run.file, run)
+                if (budget_label, seed) == (params.main_budget, params.seeds[0]):
+                    write_run(folder / f"{label}.json", run)
+
+
+def _check_shots(budget: Budget, train: dict[str, Any], label: str, path: Path) -> None:
+    for name, rows in train["labels"].items():
+        if budget.shots is not None and 0 < rows < budget.shots:
+            raise TuneTrailError(
+                f"{path}: budgets.{label}: shots is {budget.shots}, "
+                f"but the training set has {rows} rows of '{name}'",
+                f"lower shots to {rows} or less, or raise the task's limits.train",
+            )
 
 
 def training_code(method: str, metrics: tuple[str, ...]) -> str:

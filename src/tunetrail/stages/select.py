@@ -9,42 +9,53 @@ from typing import Any
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json, replacing, write_json
 from tunetrail.layout import CHOICE, HISTORY, RUN
-from tunetrail.run import planned_runs
+from tunetrail.run import planned_runs, representatives, write_run
 
 
 def select(plan: Path, trained: Path, out: Path) -> None:
     """Write every method's chosen run, and the task's winner, to ``out``.
 
+    Only runs with the main budget are candidates.
+
     Args:
         plan: The task's folder of the plan.
-        trained: The task's folder of trained runs, ``LABEL/SEED``.
-        out: ``LABEL/run.json`` and ``LABEL/adapter``, and ``choice.json``: every run's selection
-            score, the chosen seed of each method and the winning method.
+        trained: The task's folder of trained runs, ``METHOD/BUDGET/SEED``.
+        out: ``METHOD/run.json`` and ``METHOD/adapter``, and ``choice.json``: every candidate's
+            selection score, the chosen seed of each method and the winning method.
     """
     runs: dict[str, list[dict[str, Any]]] = {}
     metric = ""
-    for label, seed, spec in planned_runs(plan):
-        history = read_json(trained / label / str(seed) / HISTORY)
-        if history["run"] != spec.digest:
+    budget = next(iter(representatives(plan).values())).budget
+    candidates = {r.spec.digest: r for r in planned_runs(plan) if r.budget == budget}
+    for digest, run in candidates.items():
+        history = read_json(trained / run.place / HISTORY)
+        if history["run"] != digest:
             raise TuneTrailError(
-                f"{trained / label / str(seed)} is not the planned run", "run the train stage again"
+                f"{trained / run.place} is not the planned run", "run the train stage again"
             )
-        metric = spec.data.metrics[0]
-        runs.setdefault(label, []).append(
-            {"run": spec.digest, "seed": seed, "selection": history["selection"][-1][1]}
+        metric = run.spec.data.metrics[0]
+        runs.setdefault(run.method, []).append(
+            {"run": digest, "seed": run.seed, "selection": history["kept"][1]}
         )
     with replacing(out) as folder:
         chosen: dict[str, int] = {}
-        for label, candidates in runs.items():
+        for label, entries in runs.items():
             # Ties go to the lowest seed, so that the choice is the same everywhere.
-            best = max(candidates, key=lambda c: (c["selection"][metric], -c["seed"]))
+            best = max(entries, key=lambda c: (c["selection"][metric], -c["seed"]))
             chosen[label] = best["seed"]
-            shutil.copytree(trained / label / str(best["seed"]), folder / label / "adapter")
-            shutil.copyfile(plan / label / f"{best['seed']}.json", folder / label / RUN)
+            run = candidates[best["run"]]
+            shutil.copytree(trained / run.place, folder / label / "adapter")
+            write_run(folder / label / RUN, run)
         winner = max(runs, key=lambda label: _mean(runs[label], metric))
         write_json(
             folder / CHOICE,
-            {"metric": metric, "runs": runs, "seeds": chosen, "winner": winner},
+            {
+                "metric": metric,
+                "budget": budget,
+                "runs": runs,
+                "seeds": chosen,
+                "winner": winner,
+            },
         )
 
 

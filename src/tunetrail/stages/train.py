@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
+
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, tree_digest, write_json
 from tunetrail.layout import HISTORY
@@ -56,15 +58,41 @@ def train(run: Path, base: Path, data: Path, out: Path, progress: Progress = sil
 
 
 def training_rows(spec: RunSpec, data: Path) -> Rows:
-    """The run's share of the training rows; smaller shares are subsets of larger ones."""
+    """The rows that the run's budget allows.
+
+    A seed draws its own rows, so that seeds differ in their data as well. What it draws for a
+    smaller share is a subset of what it draws for a larger one, whatever the method.
+
+    Raises:
+        TuneTrailError: What is drawn has one class only.
+    """
     rows = read_rows(data / "train.parquet")
-    return rows.first(max(2, math.ceil(spec.train_fraction * len(rows))))
+    budget = spec.budget
+    if budget.shots is None and budget.fraction == 1.0:
+        return rows
+    order = np.random.default_rng(derived_seed(spec.seed, "sample")).permutation(len(rows))
+    if budget.shots is None:
+        drawn = order[: max(2, math.ceil(budget.fraction * len(rows)))]
+    else:
+        labels = rows.labels[order]
+        drawn = np.concatenate([order[labels == c][: budget.shots] for c in np.unique(labels)])
+    if len(np.unique(rows.labels[drawn])) < 2:
+        raise TuneTrailError(
+            f"the {len(drawn)} training rows of fraction {budget.fraction} and seed {spec.seed} "
+            f"have the same label",
+            "raise the budget's fraction, or use shots",
+        )
+    return rows.take(np.sort(drawn))
 
 
 def build_run_model(spec: RunSpec, weights: Path) -> tuple[Classifier, Method]:
     """The model of a run before any training step, with its method attached."""
     model = build_classifier(
-        weights, len(spec.data.labels), spec.base.pooling, derived_seed(spec.seed, "head")
+        weights,
+        len(spec.data.labels),
+        spec.base.pooling,
+        derived_seed(spec.seed, "head"),
+        spec.data.range,
     )
     method = resolve(spec.method.name, spec.method.options, "run")
     attach(model, method, derived_seed(spec.seed, "method"))

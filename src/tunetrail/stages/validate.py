@@ -21,6 +21,9 @@ _DAMAGE = "\ufffd|\u00c3[\u0080-\u00bf]|\u00e2\u20ac"
 
 _SHOWN = 5
 
+#: Column types of class indices, and of numbers.
+_LABEL_TYPES = (("int64", "Int64Dtype"), ("float64", "Float64Dtype"))
+
 COLUMNS = ("id", "group", "split", "text", "text_pair", "label")
 
 
@@ -138,7 +141,7 @@ def suite(task: TaskSpec) -> list[Check]:
         for c in COLUMNS
     ]
     checks += [
-        structure("types", "labels are whole numbers", typed("label", "int64", "Int64Dtype")),
+        structure("types", "labels are numbers", typed("label", *_LABEL_TYPES[not task.labels])),
         structure("types", "texts are text", typed("text", "str")),
         structure(
             "unique ids", "every row has its own id", gxe.ExpectColumnValuesToBeUnique(column="id")
@@ -149,15 +152,23 @@ def suite(task: TaskSpec) -> list[Check]:
             gxe.ExpectColumnValuesToBeInSet(
                 column="label", value_set=list(range(len(task.labels)))
             ),
+        )
+        if task.range is None
+        else structure(
+            "labels",
+            f"labels are from {task.range[0]:g} to {task.range[1]:g}",
+            gxe.ExpectColumnValuesToBeBetween(
+                column="label", min_value=task.range[0], max_value=task.range[1]
+            ),
         ),
         structure(
             "classes",
-            "there are at least two classes",
+            "there are at least two different labels",
             gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2),
         ),
         structure(
             "majority",
-            f"no class holds more than {allowed.majority:.0%} of the rows",
+            f"no label holds more than {allowed.majority:.0%} of the rows",
             gxe.ExpectColumnMeanToBeBetween(column="majority", max_value=allowed.majority),
         ),
     ]

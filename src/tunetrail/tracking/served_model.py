@@ -22,7 +22,10 @@ onnxruntime.disable_telemetry_events()
 
 
 class TextClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """Columns ``text`` and, for pairs, ``text_pair`` to ``label`` and ``score_<label>``."""
+    """Columns ``text`` and, for pairs, ``text_pair`` to ``label`` and ``score_<label>``.
+
+    Where the model predicts a number there are no scores, and ``label`` is the number.
+    """
 
     def load_context(self, context: Any) -> None:
         """Open the exported model, its tokenizer and its settings."""
@@ -47,15 +50,19 @@ class TextClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             inputs = texts
         encodings = self._tokenizer.encode_batch(inputs)
         order = np.argsort([-len(e.ids) for e in encodings], kind="stable")
-        scores = np.empty((len(encodings), len(self._labels)), dtype=np.float32)
+        outputs = np.empty((len(encodings), len(self._labels) or 1), dtype=np.float32)
         for start in range(0, len(order), _BATCH):
             index = order[start : start + _BATCH]
-            scores[index] = self._scores([encodings[i] for i in index])
+            outputs[index] = self._outputs([encodings[i] for i in index])
+        if not self._labels:
+            return pd.DataFrame({"label": outputs[:, 0]}, index=model_input.index)
+        shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        scores = shifted / shifted.sum(axis=1, keepdims=True)
         columns = {f"score_{label}": scores[:, i] for i, label in enumerate(self._labels)}
         best = [self._labels[i] for i in scores.argmax(axis=1)]
         return pd.DataFrame({"label": best, **columns}, index=model_input.index)
 
-    def _scores(self, encodings: list[Any]) -> np.ndarray:
+    def _outputs(self, encodings: list[Any]) -> np.ndarray:
         longest = max(len(e.ids) for e in encodings)
         feeds = {
             name: np.zeros((len(encodings), longest), dtype=np.int64)
@@ -66,10 +73,8 @@ class TextClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             feeds["input_ids"][row, :size] = encoding.ids
             feeds["attention_mask"][row, :size] = 1
             feeds["token_type_ids"][row, :size] = encoding.type_ids
-        logits = self._session.run(["logits"], feeds)[0]
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        scores: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
-        return scores
+        outputs: np.ndarray = self._session.run(["logits"], feeds)[0]
+        return outputs
 
 
 mlflow.models.set_model(TextClassifier())

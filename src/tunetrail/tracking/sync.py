@@ -16,13 +16,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, digest_of, file_digest, read_json
 from tunetrail.layout import CERTIFICATE, DATA, HISTORY, METRICS, MODEL, PREDICTIONS, SERVING
 from tunetrail.provenance import git_state, versions
-from tunetrail.run import RunSpec, read_run
+from tunetrail.run import PlannedRun, read_run
 
 #: Tags that identify what is in MLflow already.
 RUN_TAG = "tunetrail.run"
@@ -121,10 +122,12 @@ def _present_runs(client: Any, experiment: str) -> dict[str, Any]:
 
 def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any]:
     """Everything that MLflow should hold of one run."""
-    task, label, seed = entry["task"], entry["label"], str(entry["seed"])
-    spec = read_run(root / "plan" / task / label / f"{seed}.json")
-    history = read_json(root / "runs" / "train" / task / label / seed / HISTORY)
-    evaluated = root / "runs" / "evaluate" / task / label / seed
+    task, label, budget, seed = (str(entry[k]) for k in ("task", "label", "budget", "seed"))
+    run = PlannedRun(
+        label, budget, read_run(root / "plan" / task / label / budget / f"{seed}.json")
+    )
+    history = read_json(root / "runs" / "train" / task / run.place / HISTORY)
+    evaluated = root / "runs" / "evaluate" / task / run.place
     scores = read_json(evaluated / METRICS)
     cost = read_json(root / "runs" / "cost" / task / f"{label}.json")
     metrics = {f"test/{k}": v for k, v in scores.items()}
@@ -135,10 +138,10 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
         for step, scores_ in history["selection"]
         for name, score in scores_.items()
     ]
-    params = _parameters(spec, label)
+    params = _parameters(run)
     deterministic = [params, points, scores]
     return {
-        "name": f"{task}-{label}-{seed}",
+        "name": f"{task}-{label}-{budget}-{seed}",
         "params": params,
         "metrics": metrics,
         "points": points,
@@ -147,6 +150,7 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
             RUN_TAG: entry["run"],
             "task": task,
             "method": label,
+            "budget": budget,
             "seed": seed,
             "data_digest": file_digest(root / "data" / "canonical" / task / DATA),
             "comparison": comparison,
@@ -154,20 +158,21 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
             "git_dirty": str(git_state()["git_dirty"]),
         },
         "artifacts": [
-            root / "plan" / task / label / f"{seed}.json",
+            root / "plan" / task / run.file,
             evaluated / PREDICTIONS,
         ],
     }
 
 
-def _parameters(spec: RunSpec, label: str) -> dict[str, str]:
+def _parameters(run: PlannedRun) -> dict[str, str]:
     """Flat parameters with shared names, so that MLflow's compare page lines them up."""
+    spec = run.spec
     dumped = spec.model_dump(mode="json")
     flat = {
         "task": spec.data.task,
-        "method": label,
+        "method": run.method,
+        "budget": run.budget,
         "seed": spec.seed,
-        "train_fraction": spec.train_fraction,
         "base_digest": spec.base.digest,
         "start": spec.start,
         **spec.method.options,
@@ -236,8 +241,8 @@ def _log_version(
     columns = ["text", "text_pair"] if texts["text_pair"].notna().any() else ["text"]
     example = texts[columns].head(2).astype("object")
     labels = read_json(exported / SERVING)["labels"]
-    output = pd.DataFrame({"label": [labels[0]], **{f"score_{n}": [0.5] for n in labels}})
-    output = output.astype({f"score_{n}": "float32" for n in labels})
+    scores = {f"score_{n}": np.array([0.5], dtype="float32") for n in labels}
+    output = pd.DataFrame({"label": labels[:1] or np.zeros(1, dtype="float32"), **scores})
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",

@@ -42,9 +42,10 @@ class Checkpoints:
         """Whether it is time to save."""
         return time.monotonic() - self._last >= self._seconds
 
-    def save(self, progress: dict[str, Any]) -> None:
-        """Write parameters, optimiser and ``progress`` (JSON) in one step."""
+    def save(self, progress: dict[str, Any], best: dict[str, torch.Tensor]) -> None:
+        """Write parameters, optimiser, ``progress`` (JSON) and the best weights in one step."""
         tensors = {f"parameter/{k}": v.detach().cpu() for k, v in self._parameters.items()}
+        tensors |= {f"best/{k}": v for k, v in best.items()}
         for index, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{k}": v.cpu() for k, v in state.items()}
         with replacing(self._folder) as folder:
@@ -69,6 +70,12 @@ class Checkpoints:
                 state["state"].setdefault(int(index), {})[name] = value
         self._optimizer.load_state_dict(state)
         return progress
+
+    def best(self) -> dict[str, torch.Tensor]:
+        """The best weights of the checkpoint; empty without them."""
+        path = self._folder / "state.safetensors"
+        tensors = load_file(path) if path.is_file() else {}
+        return {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
 
     def remove(self) -> None:
         """Forget the checkpoint: the run is complete."""

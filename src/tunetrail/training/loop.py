@@ -13,13 +13,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from tunetrail.errors import TrainingDiverged
-from tunetrail.metrics import score_all
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.modeling.dropout import share_noise
 from tunetrail.run import RunSpec, Training
 from tunetrail.training.checkpoint import Checkpoints
 from tunetrail.training.numerics import derived_seed
-from tunetrail.training.predict import predict_logits
+from tunetrail.training.predict import predict_logits, score
 from tunetrail.training.rows import Rows, training_batches
 
 #: Called with (step, steps in all, mean loss of the last steps).
@@ -40,7 +39,7 @@ class TrainStep:
         model: With the method attached; parameters that train have ``requires_grad``.
         spec: Training settings and numerics.
         learning_rate: Peak learning rate.
-        steps: Optimiser steps of the whole run.
+        steps: Optimiser steps of the whole run, which the schedule needs; may be set anew.
     """
 
     def __init__(self, model: Classifier, spec: RunSpec, learning_rate: float, steps: int) -> None:
@@ -52,7 +51,16 @@ class TrainStep:
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._training = spec.training
         self._peak = learning_rate
-        self._steps = steps
+        self.steps = steps
+        head = model.head
+
+        def squared(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return ((outputs[:, 0] - labels) / head.unit).square().sum()
+
+        def entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return nn.functional.cross_entropy(outputs, labels, reduction="sum")
+
+        self._loss = squared if head.number else entropy
         self.device: torch.device = self._accelerator.device
         optimizer = build_optimizer(model, learning_rate, spec.training)
         self.model: nn.Module
@@ -60,7 +68,7 @@ class TrainStep:
 
     def rate(self, step: int) -> float:
         """The learning rate of ``step`` (1 … all steps)."""
-        return self._peak * rate_factor(step, self._steps, self._training)
+        return self._peak * rate_factor(step, self.steps, self._training)
 
     def set_rate(self, step: int) -> None:
         """Set the learning rate of ``step``."""
@@ -74,9 +82,8 @@ class TrainStep:
         for index in group:
             batch = {k: v.to(self.device) for k, v in rows.batch(index).items()}
             labels = torch.from_numpy(rows.labels[index]).to(self.device)
-            logits = self.model(**batch)
             # Rows, not batches, weigh the same, however they were grouped.
-            loss = nn.functional.cross_entropy(logits, labels, reduction="sum") / count
+            loss = self._loss(self.model(**batch), labels) / count
             self._accelerator.backward(loss)
             total += loss.detach()
         self._accelerator.clip_grad_norm_(self._trained, self._training.clip)
@@ -87,6 +94,29 @@ class TrainStep:
     def finish(self) -> None:
         """Give the model its plain forward back."""
         self._accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+
+class Length:
+    """How long a run is: a number of steps, or steps until the time is up.
+
+    Args:
+        steps: Optimiser steps, or None with a time limit.
+        minutes: The time limit. Only training steps count, not the scoring between them.
+        spent: Seconds of it that are spent already.
+    """
+
+    def __init__(self, steps: int | None, minutes: float | None, spent: float) -> None:
+        self._steps, self._seconds, self.spent = steps, (minutes or 0.0) * 60, spent
+
+    def total(self, done: int) -> int:
+        """Steps of the whole run; under a time limit foretold from the pace of those ``done``."""
+        if self._steps is not None:
+            return self._steps
+        return max(done + 1, round(done * self._seconds / self.spent)) if self.spent else done + 1
+
+    def reached(self, step: int) -> bool:
+        """Whether ``step``, just done, was the last one."""
+        return step >= self._steps if self._steps is not None else self.spent >= self._seconds
 
 
 def fit(
@@ -103,51 +133,110 @@ def fit(
         model: With the method attached; parameters that train have ``requires_grad``.
         spec: Budget, training settings, seed and numerics.
         learning_rate: Peak learning rate.
-        train: Training rows, already cut to the run's train fraction.
+        train: Training rows, already cut to what the run's budget allows.
         selection: Rows that are scored after every epoch; never the test set.
         progress: Called after steps, a few times a second at most.
 
     Returns:
-        ``steps``, the loss curve (``loss``: step and mean loss), and ``selection``: step and
-        metrics after every epoch. Holds no times, so equal runs have equal histories.
+        ``steps``, the loss curve (``loss``: step and mean loss), ``selection``: step and metrics
+        after every epoch, and ``kept``: step and metrics of the weights that the model now has: the
+        last, or with patience the best. Holds no times, so equal runs have equal histories.
 
     Raises:
         TrainingDiverged: The loss is no longer finite.
     """
-    steps, steps_per_epoch = count_steps(spec, len(train))
-    record_every = max(1, math.ceil(steps / _CURVE_POINTS))
-    train_step = TrainStep(model, spec, learning_rate, steps)
+    all_steps, steps_per_epoch = count_steps(spec, len(train))
+    record_every = max(1, math.ceil((all_steps or 5 * steps_per_epoch) / _CURVE_POINTS))
+    train_step = TrainStep(model, spec, learning_rate, all_steps or 1)
     checkpoints = Checkpoints(spec.digest, model.trained(), train_step.optimizer)
     state = checkpoints.restore() or {"step": 0, "loss": [], "recent": [], "selection": []}
-    losses, scores = state["loss"], state["selection"]
+    losses, scores, step = state["loss"], state["selection"], state["step"]
     recent: list[torch.Tensor] = [torch.tensor(x) for x in state["recent"]]
-    shown = 0.0
-    first = state["step"] + 1
+    length = Length(all_steps, spec.budget.minutes, state.get("spent", 0.0))
+    best = Best(model.trained(), spec, checkpoints.best())
+    shown, finished = 0.0, False
+    batches = groups_of_batches(train, spec, start=step)
     model.train()
-    for step, group in zip(
-        range(first, steps + 1), groups_of_batches(train, spec, start=first - 1), strict=False
-    ):
+    while not finished:
+        step += 1
+        started = time.monotonic()
+        train_step.steps = length.total(step - 1)
         train_step.set_rate(step)
         # Every step has random numbers of its own, so that a resumed run draws the same ones.
         train_step.noise.reseed(derived_seed(spec.seed, f"dropout {step}"))
-        recent.append(train_step(train, group))
-        if step % record_every == 0 or step == steps:
+        recent.append(train_step(train, next(batches)))
+        if spec.budget.minutes is not None:
+            float(recent[-1])  # waits for a GPU
+            length.spent += time.monotonic() - started
+        finished = length.reached(step)
+        if step % record_every == 0 or finished:
             losses.append([step, _mean_loss(recent, step, train_step)])
             recent = []
-        if step % steps_per_epoch == 0 or step == steps:
+        if step % steps_per_epoch == 0 or finished:
+            if recent:
+                _mean_loss(recent, step, train_step)  # a loss says better where it diverged
             scores.append([step, _selection_scores(train_step, selection, spec, step)])
+            finished = best.look(scores) or finished
             model.train()
-        if time.monotonic() - shown > 0.25 or step == steps:
+        if time.monotonic() - shown > 0.25 or finished:
+            steps = step if finished else length.total(step)
             progress(step, steps, float(recent[-1]) if recent else losses[-1][1])
             shown = time.monotonic()
-        if step < steps and checkpoints.due():
+        if not finished and checkpoints.due():
             if recent:
                 _mean_loss(recent, step, train_step)  # a diverged state is never kept
-            state = {"step": step, "loss": losses, "selection": scores}
-            checkpoints.save({**state, "recent": [float(x) for x in recent]})
+            state = {"step": step, "loss": losses, "selection": scores, "spent": length.spent}
+            checkpoints.save({**state, "recent": [float(x) for x in recent]}, best.weights)
+    if recent:
+        losses.append([step, _mean_loss(recent, step, train_step)])
     train_step.finish()
+    kept = best.restore(scores)
     checkpoints.remove()
-    return {"steps": steps, "loss": losses, "selection": scores}
+    return {"steps": step, "loss": losses, "selection": scores, "kept": kept}
+
+
+class Best:
+    """The weights with the best selection score, where the budget has patience.
+
+    Args:
+        parameters: Name → parameter of what trains.
+        spec: Its budget's patience, and the metric that decides.
+        weights: The best weights so far, from a checkpoint.
+    """
+
+    def __init__(
+        self,
+        parameters: dict[str, torch.Tensor],
+        spec: RunSpec,
+        weights: dict[str, torch.Tensor],
+    ) -> None:
+        self._parameters = parameters
+        self._patience = spec.budget.patience
+        self._metric = spec.data.metrics[0]
+        self.weights = weights
+
+    def look(self, scores: list[Any]) -> bool:
+        """Look at the newest score; True when patience is at its end."""
+        if self._patience is None:
+            return False
+        best = self._index(scores)
+        if best == len(scores) - 1:
+            self.weights = {k: v.detach().cpu().clone() for k, v in self._parameters.items()}
+        return len(scores) - 1 - best >= self._patience
+
+    def restore(self, scores: list[Any]) -> list[Any]:
+        """Give the model the weights to keep, and return their step and scores."""
+        if self._patience is None:
+            return list(scores[-1])
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(self.weights[name])
+        return list(scores[self._index(scores)])
+
+    def _index(self, scores: list[Any]) -> int:
+        """The first of the best scores."""
+        values = [entry[1][self._metric] for entry in scores]
+        return values.index(max(values))
 
 
 def _selection_scores(
@@ -156,7 +245,7 @@ def _selection_scores(
     logits = predict_logits(train_step.model, rows, train_step.device)
     if not np.isfinite(logits).all():  # the last step's damage shows in no loss any more
         raise _diverged("nan", step, train_step)
-    return score_all(spec.data.metrics, rows.labels, logits.argmax(1), len(spec.data.labels))
+    return score(spec.data, rows.labels, logits)
 
 
 def groups_of_batches(train: Rows, spec: RunSpec, start: int) -> Iterator[list[np.ndarray]]:
@@ -178,14 +267,13 @@ def groups_of_batches(train: Rows, spec: RunSpec, start: int) -> Iterator[list[n
         epoch, skip = epoch + 1, 0
 
 
-def count_steps(spec: RunSpec, rows: int) -> tuple[int, int]:
-    """Optimiser steps of the whole run, and of one epoch."""
+def count_steps(spec: RunSpec, rows: int) -> tuple[int | None, int]:
+    """Optimiser steps of the whole run (None under a time limit), and of one epoch."""
     batches = math.ceil(rows / spec.training.batch_size)
     per_epoch = math.ceil(batches / spec.training.accumulate)
-    if spec.budget.steps is not None:
-        return spec.budget.steps, per_epoch
-    assert spec.budget.epochs is not None  # Budget holds exactly one of the two
-    return spec.budget.epochs * per_epoch, per_epoch
+    if spec.budget.epochs is not None:
+        return spec.budget.epochs * per_epoch, per_epoch
+    return spec.budget.steps, per_epoch
 
 
 def build_optimizer(

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from tunetrail.metrics import score_all
+from tunetrail.run import Data
 from tunetrail.training.rows import Rows, sorted_batches
 
 _BATCH = 64
@@ -13,7 +15,7 @@ _BATCH = 64
 
 @torch.inference_mode()
 def predict_logits(model: nn.Module, rows: Rows, device: torch.device | None = None) -> np.ndarray:
-    """Logits of every row, ``(rows, classes)``, in row order; the model is left in eval mode."""
+    """Outputs for every row, ``(rows, classes or 1)``, in row order; sets the model to eval."""
     model.eval()
     logits: np.ndarray | None = None
     for index in sorted_batches(rows.lengths, _BATCH):
@@ -27,6 +29,17 @@ def predict_logits(model: nn.Module, rows: Rows, device: torch.device | None = N
     if logits is None:
         raise ValueError("no rows to predict")
     return logits
+
+
+def decide(data: Data, logits: np.ndarray) -> np.ndarray:
+    """What the outputs of a model predict: class indices, or numbers, ``(rows,)``."""
+    predictions: np.ndarray = logits.argmax(axis=1) if data.labels else logits[:, 0]
+    return predictions
+
+
+def score(data: Data, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """The task's metrics of the outputs of a model."""
+    return score_all(data.metrics, labels, decide(data, logits), len(data.labels))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ class Rows:
 
     Attributes:
         ids: Row names, ``(rows,)``.
-        labels: Class indices, ``(rows,)``.
+        labels: Class indices (int64), or numbers (float32), ``(rows,)``.
         tokens: Token ids of each row, ragged.
         segments: Segment ids of each row (zeros where the tokenizer makes none), ragged.
     """
@@ -39,10 +39,13 @@ class Rows:
         """Tokens in each row, ``(rows,)``."""
         return np.array([len(t) for t in self.tokens])
 
-    def first(self, count: int) -> Rows:
-        """The first ``count`` rows."""
+    def take(self, index: np.ndarray) -> Rows:
+        """Rows ``index``, in that order."""
         return Rows(
-            self.ids[:count], self.labels[:count], self.tokens[:count], self.segments[:count]
+            [self.ids[i] for i in index],
+            self.labels[index],
+            [self.tokens[i] for i in index],
+            [self.segments[i] for i in index],
         )
 
     def batch(self, index: np.ndarray) -> dict[str, torch.Tensor]:
@@ -67,10 +70,15 @@ def read_rows(path: Path) -> Rows:
     table = pq.read_table(path)
     return Rows(
         ids=table["id"].to_pylist(),
-        labels=table["label"].to_numpy().astype(np.int64),
+        labels=_labels(table["label"].to_numpy()),
         tokens=_ragged(table["input_ids"]),
         segments=_ragged(table["token_type_ids"]),
     )
+
+
+def _labels(column: np.ndarray) -> np.ndarray:
+    classes = np.issubdtype(column.dtype, np.integer)
+    return column.astype(np.int64 if classes else np.float32)
 
 
 def _ragged(column) -> list[np.ndarray]:  # type: ignore[no-untyped-def]

@@ -1,0 +1,21 @@
+"""Rank correlation of predictions and labels (STS-B)."""
+
+import numpy as np
+
+from tunetrail.metrics import Metric
+
+
+class Spearman(Metric):
+    """Correlation from -1 to 1; 0 where one side is constant and it has no value."""
+
+    title = "Spearman ρ"
+    of_numbers = True
+
+    @staticmethod
+    def score(labels: np.ndarray, predictions: np.ndarray, classes: int) -> float:
+        """Correlation of the two."""
+        from scipy.stats import spearmanr
+
+        if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
+            return 0.0
+        return float(spearmanr(labels, predictions).statistic)
