@@ -19,6 +19,15 @@ MRPC: dict[str, Any] = {
     "metrics": ["accuracy", "f1"],
 }
 
+#: STS-B, scored on its public dev set, as most publications do.
+STSB: dict[str, Any] = {
+    "title": "STS-B, similarity of pairs",
+    "files": {"train": "train.parquet", "validation": "validation.parquet"},
+    "columns": {"text": "sentence1", "text_pair": "sentence2", "label": "label"},
+    "range": [0, 5],
+    "metrics": ["spearman", "pearson"],
+}
+
 
 def prepared_task(task: TaskSpec, folder: Path) -> tuple[Path, Path]:
     """The base model's folder, and the folder of the task's training and selection sets."""

@@ -21,6 +21,32 @@ CHEMPROT = (
 )  # fmt: skip
 
 
+def test_similarity_of_pairs_is_learnt_as_a_number(tmp_path: Path) -> None:
+    """STS-B, 0 to 5, its seven known overlapping pairs dropped from train."""
+    project = new_project(tmp_path / "project")
+    project.change(
+        tasks={
+            "stsb": {
+                "source": str(SHARED_DATA / "glue" / "stsb"),
+                "columns": {"text": "sentence1", "text_pair": "sentence2", "label": "label"},
+                "range": [0, 5],
+                "limits": {"train": 400, "selection": 100, "test": 300},
+            }
+        },
+        methods={"lora": {}},
+        baseline="lora",
+        seeds=[1],
+        budgets={"few": {"epochs": 2}},
+    )
+    project.run()
+    scores = project.json("runs/evaluate/stsb/lora/few/1/metrics.json")
+    # Far from the 0 of a guess, after fifty steps.
+    assert scores["pearson"] > 0.3
+    assert scores["spearman"] > 0.3
+    certificate = project.json("runs/export/stsb/lora/certificate.json")
+    assert certificate["passed"]
+
+
 def test_pairs_and_thirteen_classes_run_through(tmp_path: Path) -> None:
     project = new_project(tmp_path / "project")
     limits = {"train": 120, "selection": 40, "test": 80}

@@ -1,9 +1,9 @@
-"""Quality on MRPC: full fine-tuning and LoRA, three epochs, three seeds, through the pipeline.
+"""Quality on a GLUE task: full fine-tuning and LoRA, three epochs, three seeds.
 
 Runs the shipped flow in a scratch copy of this checkout and prints the table. Some 15 minutes on
 two cores.
 
-    python -m benchmarks.mrpc_quality --data FOLDER          # MRPC's Parquet files
+    python -m benchmarks.glue_quality mrpc --data FOLDER     # the task's Parquet files
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.tasks import MRPC
+from benchmarks.tasks import MRPC, STSB
 
+_TASKS = {"mrpc": MRPC, "stsb": STSB}
 _TREE = ("src", "pipelines", "data/minilm.yaml", "dvc.yaml", "params.yaml", ".dvc/config")
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("task", choices=sorted(_TASKS))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pooling", choices=["mean", "cls"], default="mean")
     parser.add_argument("--out", type=Path, help="write scores here as JSON")
@@ -44,8 +46,10 @@ def main() -> None:
                 shutil.copyfile(source, target)
         params = yaml.safe_load((root / "params.yaml").read_text())
         params |= {
-            "project": "mrpc",
-            "tasks": {"mrpc": {**MRPC, "source": str(options.data.absolute())}},
+            "project": options.task,
+            "tasks": {
+                options.task: {**_TASKS[options.task], "source": str(options.data.absolute())}
+            },
             "methods": {"full": {"learning_rate": 5e-5}, "lora": {"learning_rate": 1e-3}},
             "budgets": {"full": {"epochs": 3}},
         }
@@ -56,7 +60,9 @@ def main() -> None:
         subprocess.run(command, cwd=root, env=environment, check=True)
         comparison = json.loads((root / "comparison" / "comparison.json").read_text())
     if options.out:
-        options.out.write_text(json.dumps(comparison["tasks"]["mrpc"]["methods"], indent=2) + "\n")
+        options.out.write_text(
+            json.dumps(comparison["tasks"][options.task]["methods"], indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":
