@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from tests.tiny import (
     run_model,
     tiny_config,
     write_base,
+    write_family,
     write_model,
-    write_tokenizer,
 )
 from tunetrail.errors import TuneTrailError
 from tunetrail.modeling import sites
@@ -241,26 +242,41 @@ def test_a_pooler_that_the_weights_lack_is_never_made_up(tmp_path: Path) -> None
         build_classifier(tmp_path, 2, "cls", 0)
 
 
-@pytest.mark.parametrize("family", sorted(sites._FAMILIES))
-def test_every_declared_family_runs(family: str, tmp_path: Path) -> None:
-    from transformers import AutoConfig, AutoModel
+@pytest.mark.parametrize("family", sorted(sites.FAMILIES))
+def test_every_declared_family_computes_what_transformers_computes(
+    family: str, tmp_path: Path
+) -> None:
+    """Projections are taken apart and attention is our own: the vectors stay the same."""
+    from transformers import AutoModel
 
-    names = set(AutoConfig.for_model(family).to_dict())
-    sizes = {k: v for k, v in tiny_config().to_dict().items() if k in names}
-    sizes |= {"embedding_size": HIDDEN} if "embedding_size" in names else {}
-    drop = {"model_type", "pad_token_id", "bos_token_id", "eos_token_id", "architectures"}
-    config = AutoConfig.for_model(family, **{k: v for k, v in sizes.items() if k not in drop})
-    torch.manual_seed(0)
-    AutoModel.from_config(config).save_pretrained(tmp_path)
-    write_tokenizer(tmp_path)
+    write_family(tmp_path, family)
     check_base(tmp_path)
-    model = build_classifier(tmp_path, 2, "mean", 0)
+    model = build_classifier(tmp_path, 2, "mean", 0).eval()
+    batch = ROWS.batch(np.arange(len(ROWS)))
+    theirs = AutoModel.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    inputs = dict(batch) if "token_type_ids" in signature(theirs.forward).parameters else {
+        k: v for k, v in batch.items() if k != "token_type_ids"
+    }  # fmt: skip
+    with torch.inference_mode():
+        expected = theirs(**inputs).last_hidden_state
+        found = model.trunk(**inputs).last_hidden_state
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(found[real], expected[real], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("family", sorted(sites.FAMILIES))
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_text_alone_and_in_a_batch_is_the_same(family: str, pooling: str, tmp_path: Path) -> None:
+    model = build_classifier(write_family(tmp_path, family), 2, pooling, 0)
     logits = logits_of(model, ROWS)
     assert logits.shape == (len(ROWS), 2)
     alone = [logits_of(model, _row(i)) for i in range(len(ROWS))]
-    torch.testing.assert_close(logits, torch.cat(alone), rtol=0, atol=1e-6)
-    found = [model.module(p) for s in model.sites.within_layer for p in model.sites.paths(s)]
-    assert len(found) == 2 * len(model.sites.within_layer)
+    torch.testing.assert_close(logits, torch.cat(alone), rtol=0, atol=3e-6)
+    for site in model.sites.family.sites:
+        found = [model.module(path) for path in model.sites.paths(site)]
+        assert len(found) == 2
+        linear = site in ("query", "key", "value", "attention_dense", "ffn_in", "ffn_out")
+        assert all(isinstance(m, torch.nn.Linear) for m in found) or not linear
 
 
 def _row(index: int) -> Rows:

@@ -52,6 +52,43 @@ def tiny_config(**changes: Any) -> Any:
     return BertConfig(**{**options, **changes})
 
 
+def family_config(family: str) -> Any:
+    """The configuration of a tiny model of an architecture."""
+    from transformers import AutoConfig
+
+    sizes = {
+        "vocab_size": len(VOCABULARY), "hidden_size": HIDDEN, "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": MAX_LENGTH,
+        "initializer_range": 0.2, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
+    }  # fmt: skip
+    own = {
+        "albert": {"embedding_size": HIDDEN, "num_hidden_groups": LAYERS},
+        "distilbert": {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": 4, "hidden_dim": 64},
+        "electra": {"embedding_size": HIDDEN},
+        "gpt2": {
+            "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_inner": 64,
+            "n_positions": MAX_LENGTH,
+        },
+        "llama": {"num_key_value_heads": 2},
+        "modernbert": {"cls_token_id": 2, "sep_token_id": 3},
+        "qwen2": {"num_key_value_heads": 2},
+        "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
+    }  # fmt: skip
+    known = AutoConfig.for_model(family).to_dict()
+    sizes = {k: v for k, v in sizes.items() if k in known or k == "pad_token_id"}
+    return AutoConfig.for_model(family, **sizes, **own.get(family, {}))
+
+
+def write_family(folder: Path, family: str) -> Path:
+    """Write a random model folder of an architecture."""
+    from transformers import AutoModel
+
+    torch.manual_seed(0)
+    AutoModel.from_config(family_config(family)).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
 def write_tokenizer(folder: Path) -> None:
     """A WordPiece tokenizer that spells words letter by letter."""
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from tunetrail import methods, metrics
 from tunetrail.errors import TuneTrailError, unknown
-from tunetrail.run import Budget, Training
+from tunetrail.run import Budget, Pooling, Training
 from tunetrail.settings import Settings, parse, read_yaml
 from tunetrail.sources import read_source
 from tunetrail.task import TaskSpec, load_task
@@ -23,7 +23,7 @@ class Base(Settings):
 
     source: Path = Field(description="model folder or pointer file")
     max_length: int = Field(default=128, ge=4, le=8192, description="tokens a text is cut to")
-    pooling: Literal["mean", "cls"] = Field(default="mean", description="what the head reads")
+    pooling: Pooling = Field(default="mean", description="what the head reads")
 
 
 class RequestedNumerics(Settings):

@@ -12,6 +12,9 @@ from tunetrail.errors import TuneTrailError
 from tunetrail.files import digest_of, read_json, write_json
 from tunetrail.settings import Settings, parse
 
+#: Mean of the token vectors; pooled first token; last token (decoders).
+Pooling = Literal["mean", "cls", "last"]
+
 
 class Budget(Settings):
     """How much data a run may see and how long it may train. Exactly one limit is set."""
@@ -63,7 +66,7 @@ class BaseModel(Settings):
 
     digest: str = Field(description="sha256 over the model folder")
     max_length: int = Field(ge=4, description="tokens a text is cut to")
-    pooling: Literal["mean", "cls"] = Field(description="what the head reads")
+    pooling: Pooling = Field(description="what the head reads")
 
 
 class Data(Settings):

@@ -6,6 +6,7 @@ knows nothing of architectures, training or files.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -37,15 +38,42 @@ class Method(Settings):
         """Add modules to ``model`` or unfreeze parameters of it."""
         raise NotImplementedError
 
+    def fold(self, model: Classifier) -> None:
+        """Replace what serves training alone (a reparametrisation) by what is kept and saved."""
+
     def merge(self, model: Classifier) -> None:
         """Fold what was added into the base model's weights (in float32)."""
 
-    def check(self, hidden_size: int) -> None:
-        """Refuse options that cannot fit a base model of this hidden size.
+    def merge_obstacle(self) -> str | None:
+        """Why these options cannot be merged; None if they can."""
+        return self.not_mergeable
+
+    def claims(self) -> dict[str, str]:
+        """Site → what is put there that no other method can share; a union must not repeat one."""
+        return {}
+
+    def check(self, base: Mapping[str, Any], max_length: int) -> None:
+        """Refuse options that cannot fit a base model.
+
+        Args:
+            base: The base model's card: ``architecture``, ``hidden_size``, ``layers``, ``heads``,
+                ``ffn_size``, ``max_positions``.
+            max_length: Tokens that texts are cut to.
 
         Raises:
             TuneTrailError: With the option, its value and the rule.
         """
+
+    def before_step(self, model: Classifier, share: float) -> None:
+        """Called before every optimiser step with the share of training that is done (0 … 1)."""
+
+    def penalty(self, model: Classifier) -> torch.Tensor | None:
+        """A scalar to add to the loss of the batch that was just computed, or None."""
+        return None
+
+    def observe(self, model: Classifier) -> dict[str, float]:
+        """Values to record with the selection scores, such as the mean of each gate."""
+        return {}
 
 
 def names() -> list[str]:

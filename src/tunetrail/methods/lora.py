@@ -1,7 +1,8 @@
 """LoRA: low-rank updates of weight matrices (Hu et al., arXiv 2106.09685)."""
 
 import math
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -72,8 +73,9 @@ class LoRA(Method):
         for path in (path for site in self.sites for path in model.sites.paths(site)):
             model.replace(path, model.module(path).merged())
 
-    def check(self, hidden_size: int) -> None:
+    def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """The rank of an update cannot exceed the matrix."""
+        hidden_size = base["hidden_size"]
         if self.rank > hidden_size:
             raise TuneTrailError(
                 f"lora: rank is {self.rank}, larger than the hidden size {hidden_size}",

@@ -1,6 +1,7 @@
 """Pfeiffer adapters: one bottleneck a layer (Pfeiffer et al., arXiv 2005.00247)."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -44,17 +45,22 @@ class Pfeiffer(Method):
 
     def attach(self, model: Classifier) -> None:
         """Wrap the LayerNorm after each FFN."""
-        for path in model.sites.paths("ffn_norm"):
+        norms = model.sites.has(
+            "ffn_norm"
+        )  # without one after it, the sublayer's output is adapted
+        for path in model.sites.paths("ffn_norm" if norms else "ffn_output"):
             adapter = Bottleneck(
                 size=model.hidden_size,
                 bottleneck=model.hidden_size // self.reduction,
                 activation=nn.ReLU(),
             )
             adapter.start_normal(std=0.02)
-            model.replace(path, AdaptedNorm(model.module(path), adapter))
+            adapted = AdaptedNorm if norms else nn.Sequential
+            model.replace(path, adapted(model.module(path), adapter))
 
-    def check(self, hidden_size: int) -> None:
+    def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """The bottleneck needs a width of at least one."""
+        hidden_size = base["hidden_size"]
         if self.reduction > hidden_size:
             raise TuneTrailError(
                 f"pfeiffer: reduction is {self.reduction}, larger than the hidden size "

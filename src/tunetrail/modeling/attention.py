@@ -9,6 +9,9 @@ from torch import nn
 
 NAME = "tunetrail"
 
+#: Where modules keep the dropout of their attention weights.
+_DROPOUTS = ("attention_dropout", "attn_dropout", "dropout")
+
 
 def attention(
     module: Any,
@@ -23,26 +26,73 @@ def attention(
     """softmax(q·kᵀ·scaling + mask)·v with every step spelled out.
 
     On CPU this is faster than the fused kernels in training, and its ONNX graph is the faster one.
-    Dropout is the module's own, so that a replaced dropout is used here as well.
+    Dropout is the module's own where it has one, so that a replaced dropout is used here as well.
 
     Args:
-        module: The layer's attention module; ``module.dropout`` is applied to the weights.
-        query: ``(batch, heads, length, head size)``, as are ``key`` and ``value``.
-        key: See ``query``.
-        value: See ``query``.
+        module: The layer's attention module. A module ``prefix`` of it may add keys and values
+            before all others.
+        query: ``(batch, heads, length, head size)``.
+        key: As ``query``; fewer heads are shared by groups of query heads.
+        value: As ``key``.
         attention_mask: Additive, broadcastable to ``(batch, heads, length, length)``, or None.
         scaling: Factor on the scores.
-        dropout: Probability that transformers passes on; the module's own value is used.
+        dropout: Probability, where the module has no dropout of its own.
 
     Returns:
         Output ``(batch, length, heads, head size)`` and the weights.
     """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    prefix = getattr(module, "prefix", None)
+    if prefix is not None:
+        key, value, attention_mask = prefix(key, value, attention_mask)
     scores = torch.matmul(query * scaling, key.transpose(2, 3))
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = module.dropout(nn.functional.softmax(scores, dim=-1))
+    weights = _dropped(module, nn.functional.softmax(scores, dim=-1), dropout)
     output = torch.matmul(weights.to(value.dtype), value).transpose(1, 2).contiguous()
     return output, weights
+
+
+def _dropped(module: Any, weights: torch.Tensor, dropout: float) -> torch.Tensor:
+    for name in _DROPOUTS:
+        own = getattr(module, name, None)
+        if isinstance(own, nn.Module):
+            dropped: torch.Tensor = own(weights)
+            return dropped
+    return nn.functional.dropout(weights, dropout, training=dropout > 0)
+
+
+class Prefix(nn.Module):
+    """Learned keys and values that every token attends to, before those of the text.
+
+    Attributes:
+        key: ``(length, heads · head size)``.
+        value: As ``key``.
+        gate: Called for a factor ``(batch, 1, 1, 1)`` on both, if set.
+    """
+
+    def __init__(self, key: torch.Tensor, value: torch.Tensor) -> None:
+        super().__init__()
+        self.key, self.value = nn.Parameter(key), nn.Parameter(value)
+        self.gate: Any = None
+
+    def forward(
+        self, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Keys and values ``(batch, heads, length, head size)`` and the mask, extended."""
+        if mask is not None:  # additive: 0 lets every token see the prefix
+            mask = nn.functional.pad(mask, (self.key.shape[0], 0))
+        return self._before(self.key, key), self._before(self.value, value), mask
+
+    def _before(self, own: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        batch, heads, _, size = others.shape
+        first = own.to(others.dtype).view(1, -1, heads, size).transpose(1, 2)
+        first = first.expand(batch, -1, -1, -1)
+        if self.gate is not None:
+            first = first * self.gate().to(first.dtype)
+        return torch.cat([first, others], dim=2)
 
 
 def register() -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json, tree_digest
 from tunetrail.layout import CARD, TOKENIZER
-from tunetrail.modeling.sites import sites_of
 
 
 def read_base(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -63,5 +62,4 @@ def check_base(base: Path) -> dict[str, Any]:
             f"base model: no {TOKENIZER} in {base}",
             "save the fast tokenizer next to the weights",
         )
-    sites_of(config["model_type"], 0)
     return dict(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.modeling import attention
+from tunetrail.modeling.projections import make_plain
 from tunetrail.modeling.sites import Sites, sites_of
 
 
@@ -42,10 +44,27 @@ class Head(nn.Module):
         return out.float() * self.unit + self.middle if self.number else out
 
 
+class Prompt(nn.Module):
+    """Virtual tokens before those of the text; what they are is a method's business."""
+
+    length: int
+
+    def forward(self, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Vectors ``(batch, length, hidden)`` to put before token embeddings of that width."""
+        raise NotImplementedError
+
+
 class Classifier(nn.Module):
     """Trunk → pooling → head.
 
-    Pooling ``mean`` averages the token vectors under the mask; ``cls`` uses the trunk's pooler.
+    Pooling ``mean`` averages the token vectors under the mask; ``cls`` uses the trunk's pooler;
+    ``last`` takes the last token, which is the only one that has seen all of a text in a decoder.
+
+    Attributes:
+        sites: Where methods can attach.
+        prompt: Module that makes virtual tokens, or None. The head never sees them.
+        mask: Attention mask of the present batch, ``(batch, length)``, virtual tokens included, for
+            modules that need to tell tokens from padding.
     """
 
     def __init__(
@@ -57,17 +76,15 @@ class Classifier(nn.Module):
         interval: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        dropout = getattr(config, "classifier_dropout", None)
         self.trunk = trunk
-        self.head = Head(
-            config.hidden_size,
-            classes,
-            config.hidden_dropout_prob if dropout is None else dropout,
-            interval,
-        )
+        self.head = Head(config.hidden_size, classes, _head_dropout(config), interval)
         self.pooling = pooling
+        self.config = config
         self.hidden_size: int = config.hidden_size
-        self.sites: Sites = sites_of(config.model_type, config.num_hidden_layers)
+        self.sites: Sites = sites_of(config)
+        self.prompt: Prompt | None = None
+        self.mask: torch.Tensor
+        self._segments = "token_type_ids" in inspect.signature(trunk.forward).parameters
 
     def forward(
         self,
@@ -79,16 +96,38 @@ class Classifier(nn.Module):
 
         Token ids, mask and segments have the shape ``(batch, length)``.
         """
-        out = self.trunk(
-            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-        )
-        if self.pooling == "cls":
-            pooled = out.pooler_output
+        virtual = 0 if self.prompt is None else self.prompt.length
+        self.mask = nn.functional.pad(attention_mask, (virtual, 0), value=1)
+        inputs: dict[str, torch.Tensor] = {"attention_mask": self.mask}
+        if self._segments:
+            inputs["token_type_ids"] = nn.functional.pad(token_type_ids, (virtual, 0))
+        if self.prompt is None:
+            inputs["input_ids"] = input_ids
         else:
-            weights = attention_mask.unsqueeze(-1).to(out.last_hidden_state.dtype)
-            pooled = (out.last_hidden_state * weights).sum(1) / weights.sum(1)
-        logits: torch.Tensor = self.head(pooled)
+            tokens = self.module_of_tokens()(input_ids)
+            prompt = self.prompt(tokens, attention_mask)
+            inputs["inputs_embeds"] = torch.cat([prompt, tokens], dim=1)
+        out = self.trunk(**inputs)
+        hidden = out.last_hidden_state[:, virtual:] if virtual else out.last_hidden_state
+        logits: torch.Tensor = self.head(self._pooled(hidden, attention_mask))
         return logits
+
+    def _pooled(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if self.pooling == "cls":
+            pooler: Any = self.trunk.pooler
+            plain = isinstance(pooler, nn.Linear)  # ALBERT's; others look at the first token alone
+            pooled: torch.Tensor = pooler(hidden[:, 0]).tanh() if plain else pooler(hidden)
+            return pooled
+        if self.pooling == "last":
+            last = mask.sum(1, keepdim=True).unsqueeze(-1) - 1
+            return hidden.gather(1, last.expand(-1, -1, hidden.shape[-1])).squeeze(1)
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weights).sum(1) / weights.sum(1)
+
+    def module_of_tokens(self) -> Any:
+        """The embedding of token ids."""
+        trunk: Any = self.trunk
+        return trunk.get_input_embeddings()
 
     def module(self, path: str) -> Any:
         """The module at ``path`` of the trunk."""
@@ -102,6 +141,13 @@ class Classifier(nn.Module):
     def trained(self) -> dict[str, torch.Tensor]:
         """Name → parameter of everything that trains, head included."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+def _head_dropout(config: Any) -> float:
+    """The head's dropout by the name that the family gives it; 0 where it knows none."""
+    names = ("classifier_dropout", "seq_classif_dropout", "hidden_dropout_prob", "resid_pdrop")
+    found = [getattr(config, name, None) for name in names]
+    return next((float(value) for value in found if value is not None), 0.0)
 
 
 def build_classifier(
@@ -127,18 +173,18 @@ def build_classifier(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(base, local_files_only=True)
-    sites_of(config.model_type, config.num_hidden_layers)
+    sites = sites_of(config)
     trunk, loading = AutoModel.from_pretrained(
         base,
         local_files_only=True,
         use_safetensors=True,
         dtype=torch.float32,
-        attn_implementation=attention.register(),
+        attn_implementation=attention.register() if sites.family.prefixes else "eager",
         output_loading_info=True,
     )
-    if pooling == "mean":
+    if pooling != "cls":
         trunk.pooler = None  # not used, so neither trained nor counted
-    missing = {k for k in loading["missing_keys"] if pooling != "mean" or "pooler" not in k}
+    missing = {k for k in loading["missing_keys"] if pooling == "cls" or "pooler" not in k}
     if pooling == "cls" and getattr(trunk, "pooler", None) is None:
         missing.add("pooler")
     if missing:
@@ -146,5 +192,6 @@ def build_classifier(
             f"base model: the weights in {base} lack '{sorted(missing)[0]}'",
             "use complete weights; for a missing pooler, set base.pooling to 'mean'",
         )
+    make_plain(trunk, sites)
     torch.manual_seed(seed)
     return Classifier(trunk, config, classes, pooling, interval)

@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
 
-#: Site → module path inside one layer. Methods use the names on the left and nothing else.
+#: What a site is, whatever the architecture. Projections are linear layers.
+SITES = {
+    "attention": "the module that calls the attention function",
+    "query": "projection to queries",
+    "key": "projection to keys",
+    "value": "projection to values",
+    "attention_dense": "projection of the attention's output",
+    "attention_output": "last module before the attention's residual",
+    "attention_norm": "LayerNorm after the attention's residual",
+    "ffn_in": "first projection of the feed-forward sublayer",
+    "ffn_out": "last projection of the feed-forward sublayer",
+    "ffn_output": "last module before the feed-forward residual",
+    "ffn_norm": "LayerNorm after the feed-forward residual",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the table.
+
+    Attributes:
+        layers: Path of the list of layers in the trunk.
+        sites: Site → module path inside one layer.
+        fused: Module path inside one layer → the sites that share it; it is taken apart when the
+            model is built, so that every projection is a linear layer of its own.
+        count: Key of the configuration that says how many different layers there are.
+        prefixes: Whether keys and values pass through transformers' attention interface.
+        causal: Whether a token sees only those before it.
+    """
+
+    layers: str
+    sites: Mapping[str, str]
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    count: str = "num_hidden_layers"
+    prefixes: bool = True
+    causal: bool = False
+
+
 _BERT = {
+    "attention": "attention.self",
     "query": "attention.self.query",
     "key": "attention.self.key",
     "value": "attention.self.value",
@@ -20,56 +59,181 @@ _BERT = {
     "ffn_output": "output.dropout",
     "ffn_norm": "output.LayerNorm",
 }
+_ENCODER = Family("encoder.layer", _BERT)
+_LLAMA = Family(
+    "layers",
+    {
+        "attention": "self_attn",
+        "query": "self_attn.q_proj",
+        "key": "self_attn.k_proj",
+        "value": "self_attn.v_proj",
+        "attention_dense": "self_attn.o_proj",
+        "attention_output": "self_attn.o_proj",
+        "ffn_in": "mlp.up_proj",
+        "ffn_out": "mlp.down_proj",
+        "ffn_output": "mlp.down_proj",
+    },
+    causal=True,
+)
 
-#: Family (``model_type`` of the configuration) → path of the layers in the trunk, sites in a layer.
-_FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
-    "bert": ("encoder.layer", _BERT),
-    "roberta": ("encoder.layer", _BERT),
-    "xlm-roberta": ("encoder.layer", _BERT),
-    "electra": ("encoder.layer", _BERT),
+#: ``model_type`` of the configuration → where things are.
+FAMILIES: dict[str, Family] = {
+    "bert": _ENCODER,
+    "roberta": _ENCODER,
+    "xlm-roberta": _ENCODER,
+    "electra": _ENCODER,
+    "distilbert": Family(
+        "transformer.layer",
+        {
+            "attention": "attention",
+            "query": "attention.q_lin",
+            "key": "attention.k_lin",
+            "value": "attention.v_lin",
+            "attention_dense": "attention.out_lin",
+            "attention_output": "attention.out_lin",
+            "attention_norm": "sa_layer_norm",
+            "ffn_in": "ffn.lin1",
+            "ffn_out": "ffn.lin2",
+            "ffn_output": "ffn.dropout",
+            "ffn_norm": "output_layer_norm",
+        },
+    ),
+    "albert": Family(
+        "encoder.albert_layer_groups",
+        {
+            "attention": "albert_layers.0.attention",
+            "query": "albert_layers.0.attention.query",
+            "key": "albert_layers.0.attention.key",
+            "value": "albert_layers.0.attention.value",
+            "attention_dense": "albert_layers.0.attention.dense",
+            "attention_output": "albert_layers.0.attention.output_dropout",
+            "attention_norm": "albert_layers.0.attention.LayerNorm",
+            "ffn_in": "albert_layers.0.ffn",
+            "ffn_out": "albert_layers.0.ffn_output",
+            "ffn_output": "albert_layers.0.ffn_output",
+            "ffn_norm": "albert_layers.0.full_layer_layer_norm",
+        },
+        count="num_hidden_groups",
+    ),
+    "mpnet": Family(
+        "encoder.layer",
+        {
+            **_BERT,
+            "attention": "attention.attn",
+            "query": "attention.attn.q",
+            "key": "attention.attn.k",
+            "value": "attention.attn.v",
+            "attention_dense": "attention.attn.o",
+            "attention_output": "attention.dropout",
+            "attention_norm": "attention.LayerNorm",
+        },
+        prefixes=False,
+    ),
+    "deberta-v2": Family(
+        "encoder.layer",
+        {
+            **_BERT,
+            "query": "attention.self.query_proj",
+            "key": "attention.self.key_proj",
+            "value": "attention.self.value_proj",
+        },
+        prefixes=False,
+    ),
+    "modernbert": Family(
+        "layers",
+        {
+            "attention": "attn",
+            "query": "attn.Wqkv.query",
+            "key": "attn.Wqkv.key",
+            "value": "attn.Wqkv.value",
+            "attention_dense": "attn.Wo",
+            "attention_output": "attn.out_drop",
+            "ffn_in": "mlp.Wi",
+            "ffn_out": "mlp.Wo",
+            "ffn_output": "mlp.Wo",
+        },
+        fused={"attn.Wqkv": ("query", "key", "value")},
+    ),
+    "gpt2": Family(
+        "h",
+        {
+            "attention": "attn",
+            "query": "attn.c_attn.query",
+            "key": "attn.c_attn.key",
+            "value": "attn.c_attn.value",
+            "attention_dense": "attn.c_proj",
+            "attention_output": "attn.resid_dropout",
+            "ffn_in": "mlp.c_fc",
+            "ffn_out": "mlp.c_proj",
+            "ffn_output": "mlp.dropout",
+        },
+        fused={"attn.c_attn": ("query", "key", "value")},
+        causal=True,
+    ),
+    "llama": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
 }
 
-
 #: Families that count positions from the padding token's index on.
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta"}
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "mpnet"}
 
 
 @dataclass(frozen=True)
 class Sites:
     """The sites of one model."""
 
-    layers: str
-    within_layer: dict[str, str]
+    architecture: str
+    family: Family
     count: int
 
     def paths(self, site: str) -> list[str]:
-        """Module paths of ``site`` in the trunk, first layer first."""
-        inner = self.within_layer[site]
-        return [f"{self.layers}.{index}.{inner}" for index in range(self.count)]
+        """Module paths of ``site`` in the trunk, first layer first.
+
+        Raises:
+            TuneTrailError: The architecture has no such site.
+        """
+        inner = self.family.sites.get(site)
+        if inner is None:
+            raise TuneTrailError(
+                f"base model architecture '{self.architecture}' has no site '{site}'",
+                f"use one of {', '.join(self.family.sites)}",
+            )
+        return [f"{layer}.{inner}" for layer in self.layers()]
+
+    def has(self, site: str) -> bool:
+        """Whether the architecture has ``site``."""
+        return site in self.family.sites
+
+    def layers(self) -> list[str]:
+        """Module paths of the layers."""
+        return [f"{self.family.layers}.{index}" for index in range(self.count)]
 
 
-def usable_positions(config: dict[str, Any]) -> int:
+def usable_positions(config: Any) -> int:
     """Tokens that a text may have, from a model's configuration."""
-    offset = config["pad_token_id"] + 1 if config["model_type"] in _OFFSET_POSITIONS else 0
-    return int(config["max_position_embeddings"]) - offset
+    offset = config.pad_token_id + 1 if config.model_type in _OFFSET_POSITIONS else 0
+    return int(config.max_position_embeddings) - offset
 
 
 def model_modules() -> list[str]:
-    """The transformers modules of the families, for whoever wants to import them ahead."""
-    names = [family.replace("-", "_") for family in _FAMILIES]
+    """The transformers modules of the usual families, for whoever wants to import them ahead."""
+    names = ("bert", "roberta", "xlm_roberta", "electra")
     return [f"transformers.models.{name}.modeling_{name}" for name in names]
 
 
-def sites_of(model_type: str, layers: int) -> Sites:
-    """The sites of a family with this many layers.
+def sites_of(config: Any) -> Sites:
+    """The sites of a model with this (transformers) configuration.
 
     Raises:
         TuneTrailError: The family is not in the table.
     """
-    if model_type not in _FAMILIES:
+    family = FAMILIES.get(config.model_type)
+    if family is None:
         raise TuneTrailError(
-            f"base model architecture '{model_type}' has no declared sites",
-            f"use one of {', '.join(sorted(_FAMILIES))}, or add a row to modeling/sites.py",
+            f"base model architecture '{config.model_type}' has no declared sites "
+            f"({', '.join(SITES)})",
+            f"use one of {', '.join(sorted(FAMILIES))}, or declare where they are: "
+            "a row of modeling/sites.py",
         )
-    path, within = _FAMILIES[model_type]
-    return Sites(layers=path, within_layer=within, count=layers)
+    return Sites(config.model_type, family, int(getattr(config, family.count)))

@@ -38,7 +38,7 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
     trained = sum(p.numel() for p in model.trained().values())
     total = sum(p.numel() for p in model.parameters())
     all_steps, per_epoch = count_steps(spec, len(rows))
-    step = TrainStep(model, spec, method.learning_rate, all_steps or per_epoch)
+    step = TrainStep(model, spec, method.learning_rate, all_steps or per_epoch, method)
     model.train()
     seconds, samples, tokens = [], [], []
     lengths = rows.lengths
@@ -52,6 +52,7 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
         tokens.append(sum(int(lengths[index].sum()) for index in group))
     measured = slice(_WARMUP_STEPS, None)
     per_step = float(np.median(seconds[measured]))
+    method.fold(model)
     with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
         save_adapter(model, Path(folder), run=spec.digest, base=spec.base.digest)
         artifact_bytes = (Path(folder) / WEIGHTS).stat().st_size

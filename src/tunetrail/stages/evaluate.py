@@ -46,7 +46,8 @@ def evaluate(run: Path, base: Path, adapter: Path, data: Path, out: Path) -> Non
 
 def trained_model(spec: RunSpec, base: Path, adapter: Path) -> Classifier:
     """The model of a run with its trained tensors, in eval mode."""
-    model, _ = build_run_model(spec, verified_base(base, spec.base.digest))
+    model, method = build_run_model(spec, verified_base(base, spec.base.digest))
+    method.fold(model)
     load_adapter(model, adapter, run=spec.digest, base=spec.base.digest)
     return model.eval()
 

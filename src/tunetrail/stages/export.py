@@ -57,7 +57,9 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
     logits = predict_logits(model, rows)
 
     method = resolve(spec.method.name, spec.method.options, "run")
-    method.merge(model)
+    obstacle = method.merge_obstacle()
+    if obstacle is None:
+        method.merge(model)
     with replacing(out) as folder:
         _write_onnx(model, folder / MODEL)
         session = _session(folder / MODEL, cores)
@@ -82,8 +84,8 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
             "metrics_torch": score(spec.data, rows.labels, logits),
             "metrics_onnx": score(spec.data, rows.labels, onnx_logits),
             "passed": difference <= tolerance and flips == 0,
-            "merged": method.not_mergeable is None,
-            "not_merged_because": method.not_mergeable,
+            "merged": obstacle is None,
+            "not_merged_because": obstacle,
             "opset": _OPSET,
             "onnx_bytes": (folder / MODEL).stat().st_size,
             "onnx_sha256": file_digest(folder / MODEL),

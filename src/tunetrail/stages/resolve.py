@@ -71,7 +71,7 @@ def resolve(
     with replacing(out) as folder:
         for label in params.methods:
             method = method_of(params, label, path)
-            method.check(card["hidden_size"])
+            method.check(card, params.base.max_length)
             name = method_name(params, label)
             spec = {
                 "base": model,

@@ -49,9 +49,9 @@ def train(run: Path, base: Path, data: Path, out: Path, progress: Progress = sil
     numerics.apply(spec.numerics)
     rows = training_rows(spec, data)
     model, method = build_run_model(spec, weights)
-    history = fit(
-        model, spec, method.learning_rate, rows, read_rows(data / "selection.parquet"), progress
-    )
+    selection = read_rows(data / "selection.parquet")
+    history = fit(model, spec, method.learning_rate, rows, selection, progress, method)
+    method.fold(model)
     with replacing(out) as folder:
         save_adapter(model, folder, run=spec.digest, base=spec.base.digest)
         write_json(folder / HISTORY, {"run": spec.digest, **history})

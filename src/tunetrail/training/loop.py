@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from tunetrail.errors import TrainingDiverged
+from tunetrail.methods import Method
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.modeling.dropout import share_noise
 from tunetrail.run import RunSpec, Training
@@ -23,6 +24,11 @@ from tunetrail.training.rows import Rows, training_batches
 
 #: Called with (step, steps in all, mean loss of the last steps).
 Progress = Callable[[int, int, float], None]
+
+#: Where a run without a checkpoint starts.
+_START: dict[str, Any] = {
+    "step": 0, "loss": [], "recent": [], "selection": [], "observed": [], "spent": 0.0
+}  # fmt: skip
 
 #: Points of the loss curve that a run records, at most.
 _CURVE_POINTS = 50
@@ -40,9 +46,17 @@ class TrainStep:
         spec: Training settings and numerics.
         learning_rate: Peak learning rate.
         steps: Optimiser steps of the whole run, which the schedule needs; may be set anew.
+        method: May act before every step and add to the loss.
     """
 
-    def __init__(self, model: Classifier, spec: RunSpec, learning_rate: float, steps: int) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        spec: RunSpec,
+        learning_rate: float,
+        steps: int,
+        method: Method | None = None,
+    ) -> None:
         self._accelerator = Accelerator(
             mixed_precision="bf16" if spec.numerics.precision == "bf16" else "no",
             cpu=not torch.cuda.is_available(),
@@ -52,6 +66,7 @@ class TrainStep:
         self._training = spec.training
         self._peak = learning_rate
         self.steps = steps
+        self._plain, self._method = model, method
         head = model.head
 
         def squared(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -70,10 +85,12 @@ class TrainStep:
         """The learning rate of ``step`` (1 … all steps)."""
         return self._peak * rate_factor(step, self.steps, self._training)
 
-    def set_rate(self, step: int) -> None:
-        """Set the learning rate of ``step``."""
+    def start(self, step: int) -> None:
+        """Set the learning rate of ``step`` and let the method act."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
+        if self._method is not None:
+            self._method.before_step(self._plain, (step - 1) / self.steps)
 
     def __call__(self, rows: Rows, group: list[np.ndarray]) -> torch.Tensor:
         """Train on the batches of ``group``; returns the mean loss of their rows (a scalar)."""
@@ -84,8 +101,11 @@ class TrainStep:
             labels = torch.from_numpy(rows.labels[index]).to(self.device)
             # Rows, not batches, weigh the same, however they were grouped.
             loss = self._loss(self.model(**batch), labels) / count
-            self._accelerator.backward(loss)
             total += loss.detach()
+            penalty = self._method.penalty(self._plain) if self._method is not None else None
+            if penalty is not None:
+                loss = loss + penalty * (len(index) / count)
+            self._accelerator.backward(loss)
         self._accelerator.clip_grad_norm_(self._trained, self._training.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -126,6 +146,7 @@ def fit(
     train: Rows,
     selection: Rows,
     progress: Progress = silent,
+    method: Method | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` in place and return its history.
 
@@ -136,23 +157,26 @@ def fit(
         train: Training rows, already cut to what the run's budget allows.
         selection: Rows that are scored after every epoch; never the test set.
         progress: Called after steps, a few times a second at most.
+        method: The method that is attached, for what it does during training.
 
     Returns:
         ``steps``, the loss curve (``loss``: step and mean loss), ``selection``: step and metrics
-        after every epoch, and ``kept``: step and metrics of the weights that the model now has: the
-        last, or with patience the best. Holds no times, so equal runs have equal histories.
+        after every epoch, ``observed``: step and what the method observes then, if it does, and
+        ``kept``: step and metrics of the weights that the model now has: the last, or with patience
+        the best. Holds no times, so equal runs have equal histories.
 
     Raises:
         TrainingDiverged: The loss is no longer finite.
     """
     all_steps, steps_per_epoch = count_steps(spec, len(train))
     record_every = max(1, math.ceil((all_steps or 5 * steps_per_epoch) / _CURVE_POINTS))
-    train_step = TrainStep(model, spec, learning_rate, all_steps or 1)
+    train_step = TrainStep(model, spec, learning_rate, all_steps or 1, method)
     checkpoints = Checkpoints(spec.digest, model.trained(), train_step.optimizer)
-    state = checkpoints.restore() or {"step": 0, "loss": [], "recent": [], "selection": []}
-    losses, scores, step = state["loss"], state["selection"], state["step"]
+    state = checkpoints.restore() or _START
+    losses, scores, step = list(state["loss"]), list(state["selection"]), state["step"]
+    observed = list(state["observed"])
     recent: list[torch.Tensor] = [torch.tensor(x) for x in state["recent"]]
-    length = Length(all_steps, spec.budget.minutes, state.get("spent", 0.0))
+    length = Length(all_steps, spec.budget.minutes, state["spent"])
     best = Best(model.trained(), spec, checkpoints.best())
     shown, finished = 0.0, False
     batches = groups_of_batches(train, spec, start=step)
@@ -161,7 +185,7 @@ def fit(
         step += 1
         started = time.monotonic()
         train_step.steps = length.total(step - 1)
-        train_step.set_rate(step)
+        train_step.start(step)
         # Every step has random numbers of its own, so that a resumed run draws the same ones.
         train_step.noise.reseed(derived_seed(spec.seed, f"dropout {step}"))
         recent.append(train_step(train, next(batches)))
@@ -176,6 +200,8 @@ def fit(
             if recent:
                 _mean_loss(recent, step, train_step)  # a loss says better where it diverged
             scores.append([step, _selection_scores(train_step, selection, spec, step)])
+            if method is not None and (seen := method.observe(model)):
+                observed.append([step, seen])
             finished = best.look(scores) or finished
             model.train()
         if time.monotonic() - shown > 0.25 or finished:
@@ -185,14 +211,16 @@ def fit(
         if not finished and checkpoints.due():
             if recent:
                 _mean_loss(recent, step, train_step)  # a diverged state is never kept
-            state = {"step": step, "loss": losses, "selection": scores, "spent": length.spent}
-            checkpoints.save({**state, "recent": [float(x) for x in recent]}, best.weights)
+            state = {"step": step, "loss": losses, "selection": scores, "observed": observed}
+            state |= {"spent": length.spent, "recent": [float(x) for x in recent]}
+            checkpoints.save(state, best.weights)
     if recent:
         losses.append([step, _mean_loss(recent, step, train_step)])
     train_step.finish()
     kept = best.restore(scores)
     checkpoints.remove()
-    return {"steps": step, "loss": losses, "selection": scores, "kept": kept}
+    history = {"steps": step, "loss": losses, "selection": scores, "kept": kept}
+    return history | ({"observed": observed} if observed else {})
 
 
 class Best:
