@@ -16,12 +16,23 @@ Site = Literal["query", "key", "value", "attention_dense", "ffn_in", "ffn_out"]
 
 
 class LoRALinear(nn.Module):
-    """W·x + (alpha/rank)·B·A·dropout(x); A is ``(rank, in)``, B is ``(out, rank)``."""
+    """W·x + (alpha/rank)·B·A·dropout(x); A is ``(rank, in)``, B is ``(out, rank)``.
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+    A ``gate`` of the input takes the place of alpha/rank.
+    """
+
+    def __init__(
+        self,
+        base: nn.Linear,
+        rank: int,
+        alpha: float,
+        dropout: float,
+        gate: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.base = base
         self.scale = alpha / rank
+        self.gate = gate
         self.dropout = nn.Dropout(dropout)
         self.a = nn.Parameter(torch.empty(rank, base.in_features))
         self.b = nn.Parameter(torch.zeros(base.out_features, rank))
@@ -30,7 +41,8 @@ class LoRALinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Shape ``(…, in)`` to ``(…, out)``."""
         low = nn.functional.linear(self.dropout(x), self.a)
-        out: torch.Tensor = self.base(x) + nn.functional.linear(low, self.b) * self.scale
+        scale = self.scale if self.gate is None else self.gate(x)
+        out: torch.Tensor = self.base(x) + nn.functional.linear(low, self.b) * scale
         return out
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """Pfeiffer adapters: one bottleneck a layer (Pfeiffer et al., arXiv 2005.00247)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,18 +14,58 @@ from tunetrail.modeling.classifier import Classifier
 
 
 class AdaptedNorm(nn.Module):
-    """LN(z + f(LN(z))) with z = FFN output + residual, and f the bottleneck."""
+    """LN(z + f(LN(z))) with z = FFN output + residual, and f the bottleneck.
 
-    def __init__(self, norm: nn.Module, adapter: Bottleneck) -> None:
+    A ``gate`` of the bottleneck's input multiplies what it adds.
+    """
+
+    def __init__(self, norm: nn.Module, adapter: Bottleneck, gate: nn.Module | None = None) -> None:
         super().__init__()
         self.norm = norm
         self.adapter = adapter
+        self.gate = gate
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Shape ``(batch, length, hidden)`` in and out."""
         normed = self.norm(z)
-        changed: torch.Tensor = self.norm(z + self.adapter.delta(normed))
+        delta = self.adapter.delta(normed)
+        if self.gate is not None:
+            delta = delta * self.gate(normed)
+        changed: torch.Tensor = self.norm(z + delta)
         return changed
+
+
+class AdaptedOutput(nn.Module):
+    """y + f(y) of the FFN output, where no LayerNorm follows the residual."""
+
+    def __init__(self, output: nn.Module, adapter: Bottleneck, gate: nn.Module | None) -> None:
+        super().__init__()
+        self.output = output
+        self.adapter = adapter
+        self.gate = gate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape ``(batch, length, …)`` to ``(batch, length, hidden)``."""
+        y = self.output(x)
+        delta = self.adapter.delta(y)
+        adapted: torch.Tensor = y + (delta if self.gate is None else delta * self.gate(y))
+        return adapted
+
+
+def add_adapters(
+    model: Classifier,
+    reduction: int,
+    layers: Sequence[int] | None = None,
+    gate: Callable[[], nn.Module | None] = lambda: None,
+) -> None:
+    """Put a ReLU bottleneck after the FFN of the layers, each behind a gate of its own if any."""
+    norms = model.sites.has("ffn_norm")
+    size = model.hidden_size
+    for path in model.sites.paths("ffn_norm" if norms else "ffn_output", layers):
+        adapter = Bottleneck(size=size, bottleneck=size // reduction, activation=nn.ReLU())
+        adapter.start_normal(std=0.02)
+        wrapper = AdaptedNorm if norms else AdaptedOutput
+        model.replace(path, wrapper(model.module(path), adapter, gate()))
 
 
 class Pfeiffer(Method):
@@ -45,18 +85,7 @@ class Pfeiffer(Method):
 
     def attach(self, model: Classifier) -> None:
         """Wrap the LayerNorm after each FFN."""
-        norms = model.sites.has(
-            "ffn_norm"
-        )  # without one after it, the sublayer's output is adapted
-        for path in model.sites.paths("ffn_norm" if norms else "ffn_output"):
-            adapter = Bottleneck(
-                size=model.hidden_size,
-                bottleneck=model.hidden_size // self.reduction,
-                activation=nn.ReLU(),
-            )
-            adapter.start_normal(std=0.02)
-            adapted = AdaptedNorm if norms else nn.Sequential
-            model.replace(path, adapted(model.module(path), adapter))
+        add_adapters(model, self.reduction)
 
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """The bottleneck needs a width of at least one."""

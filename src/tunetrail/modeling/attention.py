@@ -64,37 +64,6 @@ def _dropped(module: Any, weights: torch.Tensor, dropout: float) -> torch.Tensor
     return nn.functional.dropout(weights, dropout, training=dropout > 0)
 
 
-class Prefix(nn.Module):
-    """Learned keys and values that every token attends to, before those of the text.
-
-    Attributes:
-        key: ``(length, heads · head size)``.
-        value: As ``key``.
-        gate: Called for a factor ``(batch, 1, 1, 1)`` on both, if set.
-    """
-
-    def __init__(self, key: torch.Tensor, value: torch.Tensor) -> None:
-        super().__init__()
-        self.key, self.value = nn.Parameter(key), nn.Parameter(value)
-        self.gate: Any = None
-
-    def forward(
-        self, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Keys and values ``(batch, heads, length, head size)`` and the mask, extended."""
-        if mask is not None:  # additive: 0 lets every token see the prefix
-            mask = nn.functional.pad(mask, (self.key.shape[0], 0))
-        return self._before(self.key, key), self._before(self.value, value), mask
-
-    def _before(self, own: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-        batch, heads, _, size = others.shape
-        first = own.to(others.dtype).view(1, -1, heads, size).transpose(1, 2)
-        first = first.expand(batch, -1, -1, -1)
-        if self.gate is not None:
-            first = first * self.gate().to(first.dtype)
-        return torch.cat([first, others], dim=2)
-
-
 def register() -> str:
     """Register the function and its mask with transformers and return the name to ask for."""
     from transformers import AttentionInterface, AttentionMaskInterface

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,8 +187,12 @@ class Sites:
     family: Family
     count: int
 
-    def paths(self, site: str) -> list[str]:
+    def paths(self, site: str, layers: Sequence[int] | None = None) -> list[str]:
         """Module paths of ``site`` in the trunk, first layer first.
+
+        Args:
+            site: Name of the site.
+            layers: Only these layers, from 0; default: all.
 
         Raises:
             TuneTrailError: The architecture has no such site.
@@ -199,7 +203,8 @@ class Sites:
                 f"base model architecture '{self.architecture}' has no site '{site}'",
                 f"use one of {', '.join(self.family.sites)}",
             )
-        return [f"{layer}.{inner}" for layer in self.layers()]
+        paths = [f"{layer}.{inner}" for layer in self.layers()]
+        return paths if layers is None else [paths[index] for index in layers]
 
     def has(self, site: str) -> bool:
         """Whether the architecture has ``site``."""

@@ -1,0 +1,43 @@
+"""Prompt tuning: learned vectors before the token embeddings (Lester et al., arXiv 2104.08691)."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from tunetrail.errors import TuneTrailError
+from tunetrail.methods import Method
+from tunetrail.modeling.classifier import Classifier
+from tunetrail.modeling.prompts import SoftPrompt, uniform
+
+
+class PromptTuning(Method):
+    """``length`` virtual tokens that position and segment embeddings are added to like to others.
+
+    The head sees the tokens of the text alone.
+    """
+
+    title: ClassVar[str] = "prompt tuning"
+    paper: ClassVar[str] = "arXiv 2104.08691"
+    not_mergeable: ClassVar[str | None] = "tokens are added, not weights"
+    starts_at_base: ClassVar[bool] = False
+
+    learning_rate: float = Field(default=3e-2, gt=0, description="peak learning rate")
+    length: int = Field(default=10, ge=1, description="virtual tokens")
+
+    def attach(self, model: Classifier) -> None:
+        """Give the model its prompt."""
+        model.prompt = SoftPrompt(uniform(self.length, model.module_of_tokens().embedding_dim))
+
+    def claims(self) -> dict[str, str]:
+        """A model has one prompt."""
+        return {"prompt": "prompt_tuning"}
+
+    def check(self, base: Mapping[str, Any], max_length: int) -> None:
+        """Prompt and text together need positions."""
+        if self.length + max_length > base["max_positions"]:
+            raise TuneTrailError(
+                f"prompt_tuning: length is {self.length}, and with base.max_length {max_length} "
+                f"that is more than the model's {base['max_positions']} positions",
+                f"lower base.max_length to {base['max_positions'] - self.length}, or the length",
+            )

@@ -1,0 +1,47 @@
+"""UniPELT with a layer of soft prompts (arXiv 2405.05493)."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tunetrail.methods.prompt_tuning import PromptTuning
+from tunetrail.methods.unipelt import UniPELT
+from tunetrail.modeling.classifier import Classifier
+from tunetrail.modeling.gates import Gate
+from tunetrail.modeling.prompts import SoftPrompt, renew_in_layers, uniform
+
+
+class UniPELTPrompt(UniPELT):
+    """UniPELT and ``prompt_length`` virtual tokens before the text.
+
+    The paper does not say where its prompt layer sits; here it is at the embeddings, or, as an
+    option, renewed in every layer.
+    """
+
+    title: ClassVar[str] = "UniPELT + prompt"
+    paper: ClassVar[str] = "arXiv 2405.05493"
+
+    prompt_length: int = Field(default=10, ge=1, description="virtual tokens")
+    prompt_gated: bool = Field(default=False, description="a gate of the text's embeddings on them")
+    prompt_at: Literal["embeddings", "layers"] = Field(
+        default="embeddings", description="layers: new virtual tokens in every layer"
+    )
+
+    def attach(self, model: Classifier) -> None:
+        """Attach UniPELT, then the prompt."""
+        super().attach(model)
+        width = model.module_of_tokens().embedding_dim
+        gate = Gate(width, self._text_mask(model)) if self.prompt_gated else None
+        model.prompt = SoftPrompt(uniform(self.prompt_length, width), gate)
+        if self.prompt_at == "layers":
+            layers = len(model.sites.layers()) - 1
+            renew_in_layers(model, uniform(layers, self.prompt_length, model.hidden_size))
+
+    def _text_mask(self, model: Classifier) -> Any:
+        return None if self.gate_over == "all" else lambda: model.mask[:, self.prompt_length :]
+
+    def check(self, base: Mapping[str, Any], max_length: int) -> None:
+        """UniPELT must fit, and prompt and text together need positions."""
+        super().check(base, max_length)
+        PromptTuning(length=self.prompt_length).check(base, max_length)

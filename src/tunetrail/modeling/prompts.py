@@ -1,0 +1,65 @@
+"""Virtual tokens before the text: at the embeddings, and renewed in every layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunetrail.modeling.classifier import Classifier, Prompt
+from tunetrail.modeling.gates import Gate
+
+
+class SoftPrompt(Prompt):
+    """The same vectors before every text, behind a gate of its token embeddings if there is one.
+
+    Args:
+        vectors: How they start, ``(length, embedding size)``.
+        gate: Multiplies them, text by text.
+    """
+
+    def __init__(self, vectors: torch.Tensor, gate: Gate | None = None) -> None:
+        super().__init__()
+        self.length = len(vectors)
+        self.vectors = nn.Parameter(vectors)
+        self.gate = gate
+
+    def forward(self, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """``(batch, length, embedding size)``."""
+        prompt = self.vectors.to(embeddings.dtype).expand(len(embeddings), -1, -1)
+        return prompt if self.gate is None else prompt * self.gate(embeddings)
+
+
+class LayerPrompts(nn.Module):
+    """New vectors in the place of the virtual tokens, at the entrance of every layer but the first.
+
+    Args:
+        vectors: How they start, ``(layers - 1, length, hidden)``.
+    """
+
+    def __init__(self, vectors: torch.Tensor) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(vectors)
+
+    def enter(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states ``(batch, length, hidden)`` with their first ones replaced."""
+        new = self.vectors[index].to(hidden.dtype).expand(len(hidden), -1, -1)
+        return torch.cat([new, hidden[:, self.vectors.shape[1] :]], dim=1)
+
+
+def renew_in_layers(model: Classifier, vectors: torch.Tensor) -> None:
+    """Give a model that has a prompt new virtual tokens in every layer but the first."""
+    prompts = LayerPrompts(vectors)
+    model.add_module("layer_prompts", prompts)
+    for index, path in enumerate(model.sites.layers()[1:]):
+
+        def before(_: nn.Module, args: Any, index: int = index) -> Any:
+            return (prompts.enter(index, args[0]), *args[1:])
+
+        model.module(path).register_forward_pre_hook(before)
+
+
+def uniform(*shape: int) -> torch.Tensor:
+    """Uniform between ±0.5."""
+    return torch.empty(*shape).uniform_(-0.5, 0.5)
