@@ -206,6 +206,50 @@ def test_missing_texts_and_labels_stay_missing(tmp_path: Path) -> None:
     assert kept["label"].isna().tolist() == [False, True]
 
 
+@pytest.mark.parametrize("hidden", [-1, -1.0, None, "-1"])
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_split_without_any_label_is_left_out_and_named(
+    split: str, hidden: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    FRAME.to_parquet(folder / "train.parquet")
+    unlabelled = pd.DataFrame({"text": ["a", "b"], "label": [hidden] * 2})
+    unlabelled.to_parquet(folder / f"{split}.parquet")
+    assert set(canonical(folder)["split"]) == {"train"}
+    card = json.loads((tmp_path / "canonical" / "card.json").read_text())
+    assert card["source"]["left out"] == f"{split} (2 rows, none has a label)"
+    assert card["rows"] == len(FRAME)
+
+
+def test_split_with_one_label_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    FRAME.to_parquet(folder / "train.parquet")
+    pd.DataFrame({"text": ["a", "b"], "label": [None, "pos"]}).to_parquet(folder / "test.parquet")
+    assert canonical(folder)["split"].value_counts().to_dict() == {"train": 9, "test": 2}
+    card = json.loads((tmp_path / "canonical" / "card.json").read_text())
+    assert "left out" not in card["source"]
+
+
+def test_minus_one_that_is_a_class_is_a_label(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    frame = pd.DataFrame({"text": ["a", "b"], "label": ["-1", "1"]})
+    frame.to_parquet(folder / "train.parquet")
+    frame[:1].to_parquet(folder / "test.parquet")
+    kept = canonical(folder, labels=["-1", "1"])
+    assert kept["split"].value_counts().to_dict() == {"train": 2, "test": 1}
+
+
+def test_training_rows_without_any_label_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pd.DataFrame({"text": ["a"], "label": [-1]}).to_parquet(folder / "train.parquet")
+    with pytest.raises(TuneTrailError, match="unknown label '-1'"):
+        canonical(folder)
+
+
 # Groups and ids --------------------------------------------------------------------------------
 
 

@@ -348,7 +348,7 @@ POINTER = {"kind": "package", "name": "x", "version": "1", "member": "m", "sha25
     ("changes", "message"),
     [
         ({"kind": "pakage"}, "unknown source kind 'pakage'\n  fix: did you mean 'package'?"),
-        ({"kind": None}, "unknown source kind 'None'\n  fix: valid: package"),
+        ({"kind": None}, "unknown source kind 'None'\n  fix: valid: files, hub, package"),
         ({"version": 1.0}, "'version' is 1.0: input should be a valid string"),
         ({"membr": "m"}, "unknown key 'membr'\n  fix: did you mean 'member'?"),
         ({"sha256": "abc"}, "'sha256' is 'abc': string should match"),
@@ -388,6 +388,7 @@ def test_local_files_are_used_where_they_are(tmp_path: Path) -> None:
         "kind": "files",
         "path": data.as_posix(),
         "sha256": sha256(b"text,label\n"),
+        "licence": "unknown",
     }
 
 

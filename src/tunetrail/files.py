@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
@@ -46,6 +46,37 @@ def tree_digest(folder: Path) -> str:
         )
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return digest_of({p.relative_to(folder).as_posix(): file_digest(p) for p in files})
+
+
+def check_file(path: Path, name: str, expected: str) -> None:
+    """Compare the bytes of a pinned file, which the source calls ``name``, with its sha256.
+
+    Raises:
+        TuneTrailError: It is missing, or its digest is another one (both are shown).
+    """
+    if not path.is_file():
+        raise TuneTrailError(f"'{name}' is not in the source", "correct the source file")
+    check_digest(name, expected, file_digest(path))
+
+
+def check_digest(name: str, expected: str, actual: str) -> None:
+    """Stop when the digest of ``name`` is not the pinned one.
+
+    Raises:
+        TuneTrailError: They differ (both are shown).
+    """
+    if actual != expected:
+        raise TuneTrailError(
+            f"{name} has the wrong digest\n"
+            f"  required sha256 {expected}\n  actual   sha256 {actual}",
+            "these are not the bytes that were pinned: check where they come from",
+        )
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a relative path that somebody else chose stays below the folder it is joined to."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts and "\\" not in name
 
 
 def read_json(path: Path) -> Any:

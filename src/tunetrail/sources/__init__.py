@@ -1,8 +1,8 @@
 """Where datasets and base models come from.
 
 A source is named by a path. A path that ends in ``.yaml`` is a *pointer*: a small file that pins
-something elsewhere (``kind: package``; the Hub will be another kind, one more module here). Any
-other path is the data itself (kind ``files``). Either way it is a path that DVC can depend on.
+something elsewhere; its ``kind`` is the name of a module here. Any other path is the data itself.
+Either way it is a path that DVC can depend on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 from tunetrail.discovery import load, modules
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.settings import Settings, parse, read_yaml
-from tunetrail.sources.files import FilesSource
+from tunetrail.sources.files import LocalFiles
 
 
 class Source(Protocol):
@@ -36,7 +36,7 @@ class Source(Protocol):
         ...
 
     def provenance(self) -> dict[str, str]:
-        """Where the content comes from, for cards and reports."""
+        """Where the content comes from, for cards and reports; complete once it was fetched."""
         ...
 
 
@@ -52,11 +52,10 @@ def read_source(path: Path) -> Source:
             "give a data file, a folder, or a pointer file (.yaml) that exists",
         )
     if path.suffix not in {".yaml", ".yml"}:
-        return FilesSource(path=path)
+        return LocalFiles(path)
     content = read_yaml(path)
-    kind = content.pop("kind", None)
-    kinds = {name for name in modules(__name__) if name != "files"}
-    if kind not in kinds:
-        raise unknown("source kind", str(kind), kinds, str(path))
+    kind = str(content.pop("kind", None))
+    if kind not in modules(__name__):
+        raise unknown("source kind", kind, modules(__name__), str(path))
     pointer: type[Settings] = load(__name__, kind, Settings)
     return parse(pointer, content, str(path))  # type: ignore[return-value]

@@ -15,13 +15,13 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import STATE_DIR, file_digest
+from tunetrail.files import STATE_DIR, check_file, file_digest, stays_inside
 from tunetrail.settings import Settings
 
 
@@ -41,8 +41,7 @@ class PackageSource(Settings):
     @field_validator("member")
     @classmethod
     def _inside(cls, value: str) -> str:
-        parts = PurePosixPath(value).parts
-        if not parts or value.startswith("/") or ".." in parts:
+        if not stays_inside(value):
             raise ValueError("must be a path inside the distribution")
         return value
 
@@ -65,7 +64,7 @@ class PackageSource(Settings):
             _unpack(found, inner)
             found = inner
         for name, expected in self.files.items():
-            _check(found / name, expected)
+            check_file(found / name, Path(name).name, expected)
         return found
 
     def provenance(self) -> dict[str, str]:
@@ -121,7 +120,7 @@ class PackageSource(Settings):
                 _stream(finder.session, link, temporary)
             except Exception as error:  # any transport error of the index client
                 raise self._unreachable(str(error)) from None
-            _check(temporary, self.sha256)
+            check_file(temporary, link.filename, self.sha256)
             target: Path = cached / link.filename
             os.replace(temporary, target)
         return target
@@ -145,18 +144,6 @@ def cache_folder() -> Path:
     except OSError:
         writable = False
     return home if writable else STATE_DIR / "cache"
-
-
-def _check(path: Path, expected: str) -> None:
-    if not path.is_file():
-        raise TuneTrailError(f"'{path.name}' is not in the source", "correct the source file")
-    actual = file_digest(path)
-    if actual != expected:
-        raise TuneTrailError(
-            f"{path.name} has the wrong digest\n"
-            f"  required sha256 {expected}\n  actual   sha256 {actual}",
-            "these are not the bytes that were pinned: check where they come from",
-        )
 
 
 def _pip_configuration() -> dict[str, list[str]]:

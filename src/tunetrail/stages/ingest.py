@@ -27,21 +27,30 @@ def ingest(task: TaskSpec, out: Path) -> None:
     has no split), ``text``, ``text_pair`` (null for single texts), ``label`` (class index, or a
     number).
 
+    A validation or test split without any label, as public benchmarks publish it, can score
+    nothing: it is left out, and the card says so.
+
     Raises:
         TuneTrailError: Unreadable source, missing column, or a label outside the declared set.
     """
     source = read_source(task.source)
+    parts, left_out = [], []
     with tempfile.TemporaryDirectory(prefix="tunetrail-") as scratch:
         content = source.fetch(Path(scratch))
-        parts = [
-            _canonical(_read(path, task), task, split, path.name)
-            for split, path in _files(content, task).items()
-        ]
+        for split, path in _files(content, task).items():
+            rows = _read(path, task)
+            if split in {"validation", "test"} and _unlabelled(rows, task):
+                left_out.append(f"{split} ({len(rows)} rows, none has a label)")
+            else:
+                parts.append(_canonical(rows, task, split, path.name))
     frame = pd.concat(parts, ignore_index=True)
     with replacing(out) as folder:
         frame.to_parquet(folder / DATA, index=False)
         write_json(folder / TASK, task.model_dump(mode="json"))
-        write_json(folder / CARD, _card(task, frame, source.provenance(), folder / DATA))
+        origin = source.provenance()
+        if left_out:
+            origin |= {"left out": "; ".join(left_out)}
+        write_json(folder / CARD, _card(task, frame, origin, folder / DATA))
 
 
 def _card(
@@ -195,6 +204,14 @@ def _canonical(frame: pd.DataFrame, task: TaskSpec, split: str, file: str) -> pd
         out[column] = out[column].astype("str")
     out["label"] = _labels(frame[task.columns.label], task, file)
     return out
+
+
+def _unlabelled(frame: pd.DataFrame, task: TaskSpec) -> bool:
+    """Whether no row has a label: all are missing, or all are -1 and that is no class."""
+    if frame.empty or task.columns.label not in frame.columns:
+        return False
+    given = {_plain(value) for value in frame[task.columns.label].dropna().unique()}
+    return given <= {"-1"} - set(task.labels)
 
 
 def _text_key(frame: pd.DataFrame, task: TaskSpec) -> np.ndarray:
