@@ -452,7 +452,7 @@ def test_the_optimiser_gets_the_rate(schedule: Any, base: Path) -> None:
     spec = make_spec("full", training={"schedule": schedule, "warmup": 0.25})
     step = TrainStep(run_model(spec, base), spec, 0.01, steps=8)
     for number in (1, 2, 3, 8):
-        step.set_rate(number)
+        step.start(number)
         rate = 0.01 * rate_factor(number, 8, spec.training)
         assert step.rate(number) == rate
         assert [group["lr"] for group in step.optimizer.param_groups] == [rate, rate]

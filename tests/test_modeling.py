@@ -261,7 +261,7 @@ def test_every_declared_family_computes_what_transformers_computes(
         expected = theirs(**inputs).last_hidden_state
         found = model.trunk(**inputs).last_hidden_state
     real = batch["attention_mask"].bool()
-    torch.testing.assert_close(found[real], expected[real], rtol=0, atol=2e-6)
+    torch.testing.assert_close(found[real], expected[real], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", sorted(sites.FAMILIES))

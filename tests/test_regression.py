@@ -108,7 +108,7 @@ def test_the_loss_is_the_squared_error_in_units_of_half_the_range(
     model = run_model(spec, base)
     rows = number_rows(8)
     step = TrainStep(model, spec, 1e-3, 10)
-    step.set_rate(1)
+    step.start(1)
     model.eval()
     index = np.arange(8)
     with torch.inference_mode():

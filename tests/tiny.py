@@ -45,7 +45,7 @@ def tiny_config(**changes: Any) -> Any:
         "num_hidden_layers": LAYERS,
         "num_attention_heads": 4,
         "intermediate_size": 64,
-        "max_position_embeddings": MAX_LENGTH,
+        "max_position_embeddings": MAX_LENGTH + 16,  # room for virtual tokens
         # The usual 0.02 leaves so small a model nearly linear: differences would hide.
         "initializer_range": 0.2,
     }
@@ -58,7 +58,8 @@ def family_config(family: str) -> Any:
 
     sizes = {
         "vocab_size": len(VOCABULARY), "hidden_size": HIDDEN, "num_hidden_layers": LAYERS,
-        "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": MAX_LENGTH,
+        "num_attention_heads": 4, "intermediate_size": 64,
+        "max_position_embeddings": MAX_LENGTH + 16,
         "initializer_range": 0.2, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
     }  # fmt: skip
     own = {
@@ -67,7 +68,7 @@ def family_config(family: str) -> Any:
         "electra": {"embedding_size": HIDDEN},
         "gpt2": {
             "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_inner": 64,
-            "n_positions": MAX_LENGTH,
+            "n_positions": MAX_LENGTH + 16,
         },
         "llama": {"num_key_value_heads": 2},
         "modernbert": {"cls_token_id": 2, "sep_token_id": 3},
@@ -134,7 +135,10 @@ def write_base(out: Path, **changes: Any) -> Path:
         "architecture": config["model_type"],
         "hidden_size": config["hidden_size"],
         "layers": config["num_hidden_layers"],
+        "heads": config["num_attention_heads"],
+        "ffn_size": config["intermediate_size"],
         "max_positions": config["max_position_embeddings"],
+        "prefixes": True,
     }
     write_json(out / "card.json", card)
     return out

@@ -27,7 +27,7 @@ class SoftPrompt(Prompt):
 
     def forward(self, embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """``(batch, length, embedding size)``."""
-        prompt = self.vectors.to(embeddings.dtype).expand(len(embeddings), -1, -1)
+        prompt = self.vectors.to(embeddings.dtype).expand(embeddings.shape[0], -1, -1)
         return prompt if self.gate is None else prompt * self.gate(embeddings)
 
 
@@ -44,7 +44,7 @@ class LayerPrompts(nn.Module):
 
     def enter(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states ``(batch, length, hidden)`` with their first ones replaced."""
-        new = self.vectors[index].to(hidden.dtype).expand(len(hidden), -1, -1)
+        new = self.vectors[index].to(hidden.dtype).expand(hidden.shape[0], -1, -1)
         return torch.cat([new, hidden[:, self.vectors.shape[1] :]], dim=1)
 
 
