@@ -348,5 +348,5 @@ def _page(task: TaskSpec, result: dict[str, Any]) -> str:
         for name, labels in result["classes_missing"].items()
     ]
     body = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
-    body += table(["Expectation", "Outcome", "Rows", "Limit", "Examples"], rows)
+    body += table("Every check", ["Expectation", "Outcome", "Rows", "Limit", "Examples"], rows)
     return page(f"Validation of {task.title or task.name}", body)
