@@ -136,7 +136,7 @@ def test_headings_landmarks_and_ids() -> None:
 def test_figures_are_described_and_marked_by_method() -> None:
     drawings = tree().all("svg")
     figures = [e for e in drawings if e.get("role") == "img"]
-    assert len(figures) == 4 * len(finished.TASKS)
+    assert len(figures) == 5 * len(finished.TASKS)
     assert len({e.get("aria-label") for e in figures}) == len(figures)
     assert all(e.get("aria-hidden") == "true" for e in drawings if e not in figures)
     for figure in figures:
@@ -219,10 +219,10 @@ def test_provenance_is_complete_and_can_be_copied() -> None:
         assert f"{name} {version}" in known.words
     assert made["machine"]["processor"] in known.words
     record = json.loads(copies[-1])
-    assert record["runs"]["movie"]["lora"]["1"] == finished.digest("movie", "lora", 1)
+    assert record["runs"]["movie"]["lora"]["1"] == finished.digest("movie", "lora", "full", 1)
     assert record["machine"] == made["machine"]
     every_run = [e.get("data-copy") for e in sections("task-movie")[0].all("button")]
-    assert finished.digest("movie", "lora", 1) in every_run
+    assert finished.digest("movie", "lora", "full", 1) in every_run
 
 
 def test_commands_to_reproduce_follow_the_checkout() -> None:
@@ -339,7 +339,7 @@ def test_the_made_up_comparison_has_the_shape_of_a_real_one(
     real = first_run[0].json("comparison/comparison.json")
     made = finished.comparison()
     free = frozenset(
-        {"source", "options", "metric_titles", "waived", "majority", "classes_missing"}
+        {"source", "options", "metric_titles", "waived", "majority", "classes_missing", "budgets"}
     )
 
     def one_task(content: dict[str, Any]) -> Any:

@@ -11,29 +11,38 @@ _DIGEST = 12  # characters of a digest in a table: enough to find it, few enough
 
 
 def runs_table(task: Json) -> str:
-    """A row a run: seed, scores on selection and test, whether its seed was chosen, digest."""
+    """A row a run: budget and seed, scores on selection and test, whether it was chosen, digest."""
     metrics, names = task["metrics"], text.titles(task)
     scored = [(which, metric) for which in ("selection", "test") for metric in metrics]
-    header = ["Method", "Seed", *(f"{which} {task['metric_titles'][m]}" for which, m in scored)]
+    several = len(task["budgets"]) > 1
+    header = ["Method", *(["Budget"] if several else []), "Seed"]
+    header += [f"{which} {task['metric_titles'][m]}" for which, m in scored]
+
+    def chosen(entry: Json) -> tuple[str, int]:
+        return task["main_budget"], entry["selected_seed"]
+
     rows = [
         (
             label,
             [
                 Cell(names[label]),
+                *([Cell(budget)] if several else []),
                 Cell(str(run["seed"]), value=run["seed"]),
                 *(Cell(text.score(run[w][m]), value=run[w][m]) for w, m in scored),
-                Cell("yes" if run["seed"] == entry["selected_seed"] else ""),
+                Cell("yes" if (budget, run["seed"]) == chosen(entry) else ""),
                 Cell(run["run"][:_DIGEST], copy=run["run"]),
             ],
         )
         for label, entry in task["methods"].items()
-        for run in entry["runs"]
+        for budget, result in entry["budgets"].items()
+        for run in result["runs"]
     ]
+    first = 2 if several else 1
     return table(
         f"Every run: {task['title']}",
         [*header, "Chosen", "Run"],
         [cells for _, cells in rows],
-        numeric=set(range(1, 2 + len(scored))),
+        numeric=set(range(first, first + 1 + len(scored))),
         methods=[label for label, _ in rows],
     )
 

@@ -62,7 +62,7 @@ def provenance_facts(comparison: Json, provenance: Json) -> list[Fact]:
         Fact("Digest of the base", [base["digest"]], exact=True),
         *(Fact(f"Digest of {name}", [task["data"]["digest"]], exact=True) for name, task in tasks),
         Fact("Seeds", [", ".join(str(seed) for seed in provenance["seeds"])]),
-        Fact("Budget", [pairs(provenance["budget"])]),
+        Fact("Budgets", [f"{k}: {pairs(budget)}" for k, budget in provenance["budgets"].items()]),
         Fact("Numerics", [pairs(provenance["numerics"])]),
         Fact("Hardware", [", ".join(hardware)]),
         Fact("Python", [provenance["python"]]),

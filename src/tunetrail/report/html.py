@@ -16,11 +16,13 @@ SCRIPT = Path(__file__).with_name("report.js")
 
 _FIGURES = (
     ("score", "Test score", "Rings: every seed. Marker and bar: mean and 95% t interval over "
-     "seeds. Dashed: always answering the majority class. Bold: chosen on the selection set."),
+     "seeds. Dashed: always giving the same answer. Bold: chosen on the selection set."),
     ("parameters", "Score and size", "Test score over trainable parameters. Rings: every seed. "
      "Named markers: means."),
     ("time", "Score and training time", "Test score over the estimated time of one whole run. "
      "Rings: every seed. Named markers: means."),
+    ("budgets", "Score and budget", "Test score by what a run may use. Marker and bar: mean and "
+     "95% t interval over seeds."),
     ("loss", "Training loss", "Mean over seeds at each step."),
 )  # fmt: skip
 

@@ -14,7 +14,16 @@ from tunetrail.report.text import Json, ranked, short_count, titles
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["inline_svg", "loss_plot", "save", "score_plot", "tradeoff_plot"]
+__all__ = ["budget_plot", "inline_svg", "loss_plot", "save", "score_plot", "tradeoff_plot"]
+
+#: What a budget may differ in → title of the axis.
+_BUDGET_AXES = {
+    "fraction": "share of the training rows",
+    "shots": "training rows of each class",
+    "epochs": "epochs",
+    "steps": "optimiser steps",
+    "minutes": "minutes of training",
+}
 
 _P = ParamSpec("_P")
 _WIDTH = 4.8  # inches, so that 9 points are still readable when a phone scales the figure down
@@ -70,11 +79,11 @@ def score_plot(task: Json) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.set_xlabel(score)
-    figure.legend(handles=_score_key(), loc="outside upper left", ncols=3)
+    figure.legend(handles=_score_key(task["majority_title"]), loc="outside upper left", ncols=3)
     return figure
 
 
-def _score_key() -> list[Any]:
+def _score_key(constant: str) -> list[Any]:
     from matplotlib.lines import Line2D
 
     dot: dict[str, Any] = {"marker": "o", "color": INK}
@@ -82,7 +91,7 @@ def _score_key() -> list[Any]:
     return [
         Line2D([], [], label="one seed", **ring),
         Line2D([], [], markersize=6, linewidth=1.8, label="mean, 95% interval", **dot),
-        Line2D([], [], color=INK, linestyle="--", linewidth=1, label="majority class"),
+        Line2D([], [], color=INK, linestyle="--", linewidth=1, label=constant),
     ]
 
 
@@ -170,6 +179,59 @@ def loss_plot(task: Json, histories: Sequence[Json]) -> Figure:
     for label, *entry in zip(drawn, legend.get_lines(), legend.get_texts(), strict=True):
         _mark(label, entry, "legend")
     return figure
+
+
+@_styled
+def budget_plot(task: Json) -> Figure:
+    """Test score of the primary metric over the budgets: means and 95 % t intervals.
+
+    Where the budgets differ in one number alone (a share, steps, minutes, …), that number is the
+    horizontal axis; otherwise the budgets stand side by side.
+
+    Args:
+        task: One task of the comparison.
+    """
+    metric, names = task["primary"], titles(task)
+    look, score = styles(list(task["methods"])), f"test {task['metric_titles'][metric]}"
+    title, places = _budget_axis(task["budgets"])
+    figure, axes = _start(f"{task['title']}: {score} of each method by {title}", 3.7)
+    span = max(places.values()) - min(places.values())
+    order = sorted(places, key=places.__getitem__)
+    for number, (label, method) in enumerate(task["methods"].items()):
+        colour, marker, dash = look[label]
+        found = [method["budgets"][budget]["summary"][metric] for budget in order]
+        # Methods stand a little apart, so that their intervals can be told from each other.
+        apart = (number - (len(names) - 1) / 2) * span * 0.012
+        at = [places[budget] + apart for budget in order]
+        means = [summary["mean"] for summary in found]
+        line = {"color": colour, "linestyle": dash, "linewidth": 1.5, "marker": marker}
+        drawn = axes.plot(at, means, label=names[label], markersize=5, **line)
+        for x, summary in zip(at, found, strict=True):
+            if summary["low"] is not None:
+                ends = [summary["low"], summary["high"]]
+                drawn += axes.plot([x, x], ends, color=colour, linewidth=1, alpha=0.7)
+        _mark(label, drawn)
+    if title == "budget":
+        axes.set_xticks([places[budget] for budget in order], order)
+    axes.set_xlabel(title)
+    axes.set_ylabel(score)
+    axes.grid()
+    longest = max(len(name) for name in names.values())
+    legend = figure.legend(loc="outside upper left", ncols=3 if longest <= 16 else 2)
+    entries = zip(names, legend.get_lines(), legend.get_texts(), strict=True)
+    for label, *entry in entries:
+        _mark(label, entry, "legend")
+    return figure
+
+
+def _budget_axis(budgets: Json) -> tuple[str, dict[str, float]]:
+    """Title of the axis, and where on it each budget is."""
+    shares = {label: {"fraction": 1.0, **budget} for label, budget in budgets.items()}
+    for key, title in _BUDGET_AXES.items():
+        others = [{k: v for k, v in b.items() if k != key} for b in shares.values()]
+        if all(key in b for b in shares.values()) and all(o == others[0] for o in others):
+            return title, {label: float(b[key]) for label, b in shares.items()}
+    return "budget", {label: float(place) for place, label in enumerate(shares)}
 
 
 def _running_mean(values: list[float], window: int) -> list[float]:
