@@ -172,7 +172,10 @@
       writeAddress();
     };
     form().addEventListener("input", changed);
-    form().addEventListener("reset", () => setTimeout(changed)); // after the fields are reset
+    document.getElementById("everything").addEventListener("click", () => {
+      form().reset();
+      changed();
+    });
     form().addEventListener("submit", (event) => event.preventDefault());
     addEventListener("hashchange", readAddress);
     filter();
