@@ -30,6 +30,7 @@ from tunetrail.errors import TuneTrailError
 from tunetrail.estimate import Estimator, known_durations, remember
 from tunetrail.files import STATE_DIR, read_json
 from tunetrail.params import Params, check_sources, read_params
+from tunetrail.report.failures import clear_failures, write_failures
 
 _COMPARISON = Path("comparison")
 _RECEIPT = Path("receipt.json")
@@ -198,7 +199,10 @@ def _run(workers: int, as_json: bool, console: Console) -> int:
             result: dict[str, Any] = asdict(outcome)
             if outcome.failed:
                 _show_failures(outcome, console)
+                page = write_failures(STATE_DIR, params.project, outcome.failed, outcome.blocked)
+                console.print(f"Failures    {page.absolute()}")
             else:
+                clear_failures(STATE_DIR)
                 result |= _finish(console, params)
     except Timeout:
         raise TuneTrailError(

@@ -271,8 +271,17 @@ def test_a_failing_run_is_reported_and_the_others_finish(project: Project) -> No
     assert done.returncode == 1
     assert re.search(r"the loss became \w+ at step \d \(learning rate [\d.]+e\+\d+\)", done.stdout)
     assert (project.root / "runs/evaluate/movie/bitfit/few/2/metrics.json").is_file()
+    page = project.root / ".tunetrail" / "failures.html"
+    assert f"Failures    {page}" in done.stdout
+    known = project.json(".tunetrail/failures.json")
+    assert {failure["stage"].partition("@")[0] for failure in known["failed"]} == {"train"}
+    for failure in known["failed"]:
+        assert failure["stage"] in page.read_text()
+        assert (page.parent / failure["log"]).is_file()
+    assert "compare" in known["blocked"]
     project.change(methods={"head": {}, "lora": {}, "bitfit": {}})
     outcome = project.run()
+    assert not list(page.parent.glob("failures.*")), "what succeeded takes the page away"
     assert stages(outcome["executed"])["train"] == 0, "what was done is not done again"
 
 

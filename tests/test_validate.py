@@ -11,10 +11,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.conftest import SHARED_DATA
+from tests.tiny import write_base
 from tunetrail.errors import TuneTrailError
+from tunetrail.near_duplicates import plain, similarity
 from tunetrail.stages.ingest import DATA, ingest
+from tunetrail.stages.prepare import prepare
 from tunetrail.stages.validate import run_suite, suite, validate, with_facts
-from tunetrail.task import TaskSpec
+from tunetrail.task import Checks, TaskSpec
 
 #: 10 rows a split, two classes in turn, texts that differ.
 SPLITS = ("train", "validation", "test")
@@ -103,6 +107,17 @@ def leak(data: dict[str, list[dict[str, Any]]]) -> None:
     data["train"][2] = dict(data["test"][4])
 
 
+#: 15 words, of which one can change.
+SENTENCE = (
+    "the ferry left our harbour before sunrise and carried forty crates of oranges to islands"
+)
+
+
+def nearly_leak(data: dict[str, list[dict[str, Any]]]) -> None:
+    data["test"][4]["text"] = SENTENCE
+    data["train"][2]["text"] = f"{SENTENCE.replace('forty', 'fifty').upper()}!"
+
+
 #: Check → (edit, the rows it spoils, expectation that must notice).
 SPOILT: dict[str, tuple[Edit, list[str], str]] = {
     "blank": (set_text(" \t "), ["train-3"], "expect_column_values_to_match_regex"),
@@ -115,6 +130,7 @@ SPOILT: dict[str, tuple[Edit, list[str], str]] = {
     "duplicates": (repeat, ["train-10"], "expect_column_values_to_be_in_set"),
     "conflicts": (contradict, ["train-2", "train-3"], "expect_column_values_to_be_in_set"),
     "leakage": (leak, ["train-2"], "expect_column_values_to_be_in_set"),
+    "near_leakage": (nearly_leak, ["train-2"], "expect_column_values_to_be_in_set"),
 }
 EVERY = pytest.mark.parametrize("check", SPOILT)
 
@@ -353,6 +369,181 @@ def test_leaking_rows_are_listed_as_dropped_and_later_sets_keep_theirs(tmp_path:
 def test_repetition_counts_within_a_set_only(tmp_path: Path) -> None:
     case = make(tmp_path, leak, checks={"duplicates": 0.0, "leakage": 0.1})
     assert outcomes(case.validate())["tolerated"] == {"leakage"}
+
+
+# Near-duplicates -------------------------------------------------------------------------------
+
+
+OTHER = "a retired teacher lends her maps of imaginary islands to children"
+
+
+def changed(word: str) -> str:
+    """The sentence with another word in the middle."""
+    return SENTENCE.replace("sunrise", word)
+
+
+def nearly_spread(data: dict[str, list[dict[str, Any]]]) -> None:
+    """Near-duplicates in every set, a repetition in train, and an exact leak."""
+    data["train"][0]["text"] = changed("dawn")
+    data["train"][1]["text"] = changed("noon")
+    data["validation"][6]["text"] = OTHER.upper()
+    data["test"][7]["text"] = OTHER
+    data["test"][8]["text"] = SENTENCE
+    data["train"][3]["text"] = f"{data['validation'][3]['text']}!"
+    data["train"][9]["text"] = data["test"][9]["text"]
+
+
+def test_rows_nearly_in_a_later_set_are_dropped_and_counted(tmp_path: Path) -> None:
+    case = make(tmp_path, nearly_spread, checks={"near_leakage": 0.14, "leakage": 0.1})
+    result = case.validate()
+    assert case.error is None
+    assert outcomes(result)["tolerated"] == {"leakage", "near_leakage"}
+    expected = ["train-0", "train-1", "train-3", "train-9", "validation-6"]
+    assert sorted(result["dropped"]) == expected
+    assert result["dropped_by_check"] == {"leakage": 1, "near_leakage": 4}
+    page = (case.out / "index.html").read_text()
+    assert "Dropped as leaking: 5 (1 equal, 4 nearly equal)." in page
+    assert f"similar (0.81) to row test-8: {SENTENCE}" in page
+
+
+def test_too_many_near_duplicates_are_shown_with_what_they_resemble(tmp_path: Path) -> None:
+    case = make(tmp_path, nearly_spread, checks={"near_leakage": 0.13, "leakage": 0.1})
+    result = case.validate()
+    assert outcomes(result)["failed"] == {"near_leakage"}
+    assert case.error is not None
+    assert case.error.problem == (
+        "task 'toy': the data failed 1 of 21 checks\n"
+        "  near_leakage: no text is 0.8 or more similar to one in a later set; "
+        "4 rows, 13.33% (limit 13.00%)\n"
+        f"    row train-0: {changed('dawn')!r}\n"
+        f"      similar (0.81) to row test-8: {SENTENCE!r}\n"
+        f"    row train-1: {changed('noon')!r}\n"
+        f"      similar (0.81) to row test-8: {SENTENCE!r}\n"
+        "    row train-3: 'validation text 3!'\n"
+        "      similar (1.00) to row validation-3: 'validation text 3'\n"
+        f"    row validation-6: {OTHER.upper()!r}\n"
+        f"      similar (1.00) to row test-7: {OTHER!r}"
+    )
+    assert "raise the share in the task's 'checks'" in case.error.fix
+
+
+def test_waived_near_duplicates_are_dropped_all_the_same(tmp_path: Path) -> None:
+    waive = {"near_leakage": "one press release in several papers"}
+    case = make(tmp_path, nearly_leak, checks={"near_leakage": 0.0}, waive=waive)
+    result = case.validate()
+    assert case.error is None
+    assert outcomes(result)["waived"] == {"near_leakage"}
+    assert result["dropped"] == ["train-2"]
+    page = (case.out / "index.html").read_text()
+    assert "Waived: near_leakage — one press release in several papers" in page
+
+
+def test_similarity_from_which_texts_are_nearly_the_same_is_declared(tmp_path: Path) -> None:
+    for threshold, dropped in ((0.82, []), (0.8, ["train-2"])):
+        folder = tmp_path / str(threshold)
+        folder.mkdir()
+        checks = {"near_duplicate": threshold, "near_leakage": 0.1}
+        assert make(folder, nearly_leak, checks=checks).validate()["dropped"] == dropped
+
+
+@pytest.mark.parametrize("value", [0.49, 1.01])
+def test_similarity_out_of_range_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="near_duplicate"):
+        Checks(near_duplicate=value)
+
+
+def test_similarity_is_no_check_to_waive(tmp_path: Path) -> None:
+    with pytest.raises(TuneTrailError, match="unknown check 'near_duplicate'"):
+        make(tmp_path, waive={"near_duplicate": "no"})
+
+
+def test_near_duplicates_within_a_set_stay(tmp_path: Path) -> None:
+    def repeat_nearly(data: dict[str, list[dict[str, Any]]]) -> None:
+        data["train"][0]["text"], data["train"][1]["text"] = changed("dawn"), changed("noon")
+
+    assert set(outcomes(make(tmp_path, repeat_nearly).validate())) == {"passed"}
+
+
+def test_pair_of_near_duplicates_is_no_leak(tmp_path: Path) -> None:
+    def paraphrase(data: dict[str, list[dict[str, Any]]]) -> None:
+        data["train"][0].update(text=changed("dawn"), pair=changed("noon"))
+        data["test"][0].update(text=f"{SENTENCE} indeed", pair="something else altogether")
+
+    case = make(tmp_path, paraphrase, columns=PAIR)
+    assert set(outcomes(case.validate())) == {"passed"}
+
+
+def test_pair_leaks_where_both_texts_do(tmp_path: Path) -> None:
+    def spread(data: dict[str, list[dict[str, Any]]]) -> None:
+        data["train"][0].update(text=changed("dawn"), pair="Did it leave?")
+        data["test"][5].update(text=changed("noon"), pair="did it leave")
+
+    case = make(tmp_path, spread, columns=PAIR, checks={"near_leakage": 0.0})
+    case.validate()
+    assert case.error is not None
+    assert (
+        f"    row train-0: {changed('dawn') + ' / Did it leave?'!r}\n"
+        f"      similar (0.81) to row test-5: {changed('noon') + ' / did it leave'!r}"
+    ) in case.error.problem
+
+
+def test_order_of_rows_changes_nothing(tmp_path: Path) -> None:
+    def spread(data: dict[str, list[dict[str, Any]]]) -> None:
+        nearly_spread(data)
+        data["test"][2]["text"] = f"{SENTENCE}!"  # as similar as the other one
+
+    case = make(tmp_path, spread, checks={"near_leakage": 0.2, "leakage": 0.1})
+    first = case.validate()
+    case.damage(lambda frame: frame.sample(frac=1, random_state=1))
+    second = case.validate()
+    assert sorted(first["dropped"]) == sorted(second["dropped"])
+    shown = [
+        sorted(
+            (entry for check in result["checks"] for entry in check["rows"]), key=lambda r: r["id"]
+        )
+        for result in (first, second)
+    ]
+    assert shown[0] == shown[1]
+    assert {entry["near"]["id"] for entry in shown[0] if "near" in entry} == {
+        "test-2", "test-7", "validation-3",
+    }  # fmt: skip
+
+
+def test_dropped_rows_are_not_prepared(tmp_path: Path) -> None:
+    case = make(tmp_path, nearly_spread, checks={"near_leakage": 0.2, "leakage": 0.1})
+    dropped = set(case.validate()["dropped"])
+    base = write_base(tmp_path / "base")
+    prepare(case.canonical, case.out, base, 32, tmp_path / "prepared")
+    ids = {
+        name: set(pd.read_parquet(tmp_path / "prepared" / folder / f"{name}.parquet")["id"])
+        for name, folder in (("train", "fit"), ("selection", "fit"), ("test", "test"))
+    }
+    assert ids["train"] == {f"train-{i}" for i in range(10)} - dropped
+    assert ids["selection"] == {f"validation-{i}" for i in range(10)} - dropped
+    assert ids["test"] == {f"test-{i}" for i in range(10)}
+    assert [len(rows) for rows in ids.values()] == [6, 9, 10]
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="benchmark data is not on this machine")
+def test_paraphrases_within_pairs_are_not_counted(tmp_path: Path) -> None:
+    task = TaskSpec.model_validate(
+        {
+            "name": "mrpc",
+            "source": SHARED_DATA / "glue" / "mrpc",
+            "columns": {"text": "sentence1", "text_pair": "sentence2", "label": "label"},
+            "labels": ["different", "paraphrase"],
+        }
+    )
+    ingest(task, tmp_path / "canonical")
+    validate(tmp_path / "canonical", tmp_path / "validated")
+    result = json.loads((tmp_path / "validated" / "result.json").read_text())
+    rows = pd.read_parquet(tmp_path / "canonical" / DATA)
+    alike = [
+        similarity((plain(a),), (plain(b),)) >= 0.8
+        for a, b in zip(rows["text"], rows["text_pair"], strict=True)
+    ]
+    assert sum(alike) > 60
+    assert 20 < result["dropped_by_check"]["near_leakage"] < 60
 
 
 def test_class_without_a_row_in_a_set_is_reported(tmp_path: Path) -> None:

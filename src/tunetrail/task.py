@@ -76,6 +76,12 @@ class Checks(Settings):
     leakage: float = Field(
         default=0.05, ge=0, le=1, description="texts also in a later split (they are dropped)"
     )
+    near_leakage: float = Field(
+        default=0.05, ge=0, le=1, description="texts nearly in a later split (they are dropped)"
+    )
+    near_duplicate: float = Field(
+        default=0.8, ge=0.5, le=1, description="similarity from which texts are nearly the same"
+    )
     majority: float = Field(default=0.95, gt=0, le=1, description="share of the largest class")
     length_bounds: tuple[int, int] = Field(default=(1, 20_000), description="characters")
 
@@ -122,7 +128,7 @@ class TaskSpec(Settings):
     @field_validator("waive")
     @classmethod
     def _waivers_exist(cls, value: dict[str, str]) -> dict[str, str]:
-        checks = set(Checks.model_fields) - {"length_bounds"}
+        checks = set(Checks.model_fields) - {"length_bounds", "near_duplicate"}
         for name in value:
             if name not in checks:
                 raise unknown("check", name, checks, "waive")

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tunetrail.report import text
+from tunetrail.report import details, facts, text
 from tunetrail.report.leaderboard import leaderboard
-from tunetrail.report.page import page, table
-from tunetrail.report.text import ABSENT, Json
+from tunetrail.report.page import page
+from tunetrail.report.style import shape, styles
+from tunetrail.report.templates import fill
+from tunetrail.report.text import Json
 
-_TEMPLATE = Path(__file__).with_name("report.html.j2")
-_DIGEST = 12  # characters of a digest in a table: enough to find it, few enough to read
+SCRIPT = Path(__file__).with_name("report.js")
 
 _FIGURES = (
-    ("score", "Test score", "Light: every seed. Marker and bar: mean and 95% t interval over "
-     "seeds. Dashed: always answering the majority class. Bold: chosen on the selection set."),
-    ("parameters", "Score and size", "Test score over trainable parameters. Light: every seed. "
+    ("score", "Test score", "Rings: every seed. Marker and bar: mean and 95% t interval over "
+     "seeds. Dashed: always giving the same answer. Bold: chosen on the selection set."),
+    ("parameters", "Score and size", "Test score over trainable parameters. Rings: every seed. "
      "Named markers: means."),
     ("time", "Score and training time", "Test score over the estimated time of one whole run. "
-     "Light: every seed. Named markers: means."),
+     "Rings: every seed. Named markers: means."),
+    ("budgets", "Score and budget", "Test score by what a run may use. Marker and bar: mean and "
+     "95% t interval over seeds."),
     ("loss", "Training loss", "Mean over seeds at each step."),
 )  # fmt: skip
 
@@ -32,6 +35,7 @@ def render(
     figures: dict[str, dict[str, str]],
     *,
     baseline: str = "",
+    failures: Sequence[Json] = (),
 ) -> str:
     """The whole report, a self-contained document.
 
@@ -43,39 +47,44 @@ def render(
         figures: ``<svg>`` elements by task, under ``score``, ``parameters``, ``time``, ``loss``.
         baseline: Label or name of the method whose training time is 1; where it is empty or was
             not measured, the slowest method is.
+        failures: ``stage`` and ``reason`` of what failed and is missing for that.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    tasks = [
+        {
+            "name": name,
+            "task": task,
+            "tile": _tile(task),
+            "board": leaderboard(task, costs.get(name, {}), certificates.get(name, {}), baseline),
+            "figures": [
+                (title, caption, figures[name][key])
+                for key, title, caption in _FIGURES
+                if key in figures.get(name, {})
+            ],
+            "data": facts.data_facts(task),
+            "runs": details.runs_table(task),
+            "options": details.options_table(task),
+            "certificates": details.certificates_table(task, certificates.get(name, {})),
+        }
+        for name, task in comparison["tasks"].items()
+    ]
+    shown = {"tasks": tasks, "failures": failures}
+    body = fill(
+        "report.html.j2",
+        **shown,
+        shape=shape,
+        methods=_methods(comparison),
+        provenance=facts.provenance_facts(comparison, provenance),
+        changed=bool(provenance["git_dirty"]),
+        reproduce=facts.reproduce(provenance),
+        record=facts.as_json(comparison, provenance),
     )
-    environment.globals["table"] = lambda *args, **kwargs: Markup(table(*args, **kwargs))
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    tasks = []
-    for name, task in comparison["tasks"].items():
-        drawn = figures.get(name, {})
-        tasks.append(
-            {
-                "name": name,
-                "task": task,
-                "tile": _tile(name, task),
-                "board": leaderboard(
-                    task, costs.get(name, {}), certificates.get(name, {}), baseline
-                ),
-                "figures": [
-                    (title, caption, Markup(drawn[key]))
-                    for key, title, caption in _FIGURES
-                    if key in drawn
-                ],
-                "data": _data(task),
-                "runs": _runs(task),
-                "options": _options(task),
-                "certificates": _certificates(task, certificates.get(name, {})),
-            }
-        )
-    body = template.render(tasks=tasks, provenance=_provenance(comparison, provenance))
-    return page(comparison["project"], body, subtitle=_subtitle(comparison, provenance))
+    return page(
+        comparison["project"],
+        body,
+        subtitle=_subtitle(comparison, provenance),
+        navigation=fill("navigation.html.j2", **shown),
+        script=SCRIPT.read_text(encoding="utf-8"),
+    )
 
 
 def _subtitle(comparison: Json, provenance: Json) -> str:
@@ -89,128 +98,27 @@ def _subtitle(comparison: Json, provenance: Json) -> str:
     )
 
 
-def _tile(name: str, task: Json) -> Json:
-    summary = task["methods"][task["winner"]["method"]]["summary"][task["primary"]]
+def _tile(task: Json) -> Json:
+    label = task["winner"]["method"]
+    summary = task["methods"][label]["summary"][task["primary"]]
+    several = summary["low"] is not None
     return {
         "metric": task["metric_titles"][task["primary"]],
+        "method": text.titles(task)[label],
+        "look": styles(list(task["methods"]))[label],
         "value": text.score(summary["mean"]),
-        "interval": "" if summary["low"] is None else text.interval(summary),
-        "sentence": text.chosen_sentence(name, task),
+        "interval": text.interval(summary) if several else "",
+        "seeds": f"mean of {text.plural(summary['count'], 'seed')} and 95% interval"
+        if several
+        else "one seed, so without an interval",
     }
 
 
-def _data(task: Json) -> list[tuple[str, list[str]]]:
-    checked = task["validation"]
-    missing = checked["classes_missing"]
-    lines = [
-        ("Rows", [f"{name} {text.count(rows)}" for name, rows in task["rows"].items()]),
-        ("Labels", [", ".join(task["labels"])]),
-        ("Domain", [task["domain"]]),
-        ("Dropped as leaking", [text.plural(checked["dropped"], "row")]),
-        ("Waived checks", [f"{check}: {why}" for check, why in checked["waived"].items()]),
-        ("Tolerated", checked["tolerated"]),
-        ("Classes without rows", [f"{s}: {', '.join(f)}" for s, f in missing.items() if f]),
-        ("Licence", [task["data"]["licence"]]),
-        ("Source", _source(task["data"]["source"])),
-        ("Digest of the sets", [task["data"]["digest"]]),
-    ]
-    return [(name, [value for value in values if value] or ["none"]) for name, values in lines]
-
-
-def _source(source: Json) -> list[str]:
-    """Every field of a source but its licence, which is shown beside it."""
-    return [f"{key}: {value}" for key, value in source.items() if value and key != "licence"]
-
-
-def _runs(task: Json) -> Json:
-    metrics, names = task["metrics"], text.titles(task)
-    header = ["Method", "Seed"]
-    header += [
-        f"{which} {task['metric_titles'][m]}" for which in ("selection", "test") for m in metrics
-    ]
-    rows = [
-        [
-            names[label],
-            f"{run['seed']}{' (chosen)' if run['seed'] == entry['selected_seed'] else ''}",
-            *(text.score(run[which][m]) for which in ("selection", "test") for m in metrics),
-            run["run"][:_DIGEST],
-        ]
-        for label, entry in task["methods"].items()
-        for run in entry["runs"]
-    ]
-    return {
-        "header": [*header, "Run"],
-        "rows": rows,
-        "numeric": set(range(2, 2 + 2 * len(metrics))),
-    }
-
-
-def _options(task: Json) -> list[list[str]]:
-    return [
-        [title, entry["paper"], _pairs(entry["options"]), "yes" if entry["mergeable"] else "no"]
-        for title, entry in zip(text.titles(task).values(), task["methods"].values(), strict=True)
-    ]
-
-
-def _certificates(task: Json, certificates: Json) -> list[Json]:
-    names, metric = text.titles(task), task["primary"]
-    return [
-        {
-            "title": names[label],
-            "passed": found["passed"],
-            "cells": [
-                text.small(found["largest_logit_difference"]),
-                text.small(found["tolerance"]),
-                f"{text.count(found['prediction_flips'])} of {text.count(found['rows'])}",
-                *(text.score(found[f"metrics_{side}"][metric]) for side in ("torch", "onnx")),
-                *(_latency(found, side) for side in ("torch", "onnx")),
-                "yes" if found["merged"] else "no",
-                str(found["opset"]),
-                text.size(found["onnx_bytes"]),
-            ],
-            "digest": found["onnx_sha256"],
-        }
-        for label, found in certificates.items()
-        if label in names
-    ]
-
-
-def _latency(certificate: Json, side: str) -> str:
-    latency = certificate.get("latency")
-    if not latency:
-        return ABSENT
-    p50, p95 = (text.three_digits(latency[f"{side}_{rank}_ms"]) for rank in ("p50", "p95"))
-    return f"{p50} / {p95}"
-
-
-def _provenance(comparison: Json, provenance: Json) -> list[tuple[str, list[str]]]:
-    machine, base = provenance["machine"], comparison["base"]
-    commit = provenance["git_commit"] or "not under git"
-    state = {True: " with uncommitted changes", False: " (clean)", None: ""}
-    hardware = [
-        machine["processor"],
-        text.plural(machine["cores"], "core"),
-        f"{text.size(machine['memory_bytes'])} memory",
-        f"GPU: {machine['gpu'] or 'none'}",
-    ]
-    digests = [f"{name}: {task['data']['digest']}" for name, task in comparison["tasks"].items()]
-    versions = [f"{name} {version}" for name, version in provenance["versions"].items()]
-    return [
-        ("Git commit", [commit + state[provenance["git_dirty"]]]),
-        ("Base model", [*_source(base["source"]), f"licence: {base['source']['licence']}"]),
-        ("Digest of the base", [base["digest"]]),
-        ("Digests of the data", digests),
-        ("Seeds", [", ".join(str(seed) for seed in provenance["seeds"])]),
-        ("Budget", [_pairs(provenance["budget"])]),
-        ("Numerics", [_pairs(provenance["numerics"])]),
-        ("Hardware", [", ".join(hardware)]),
-        ("Python", [provenance["python"]]),
-        ("Versions", [", ".join(versions)]),
-    ]
-
-
-def _pairs(values: Json) -> str:
-    def shown(value: Any) -> str:
-        return " + ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-    return ", ".join(f"{key} {shown(value)}" for key, value in values.items())
+def _methods(comparison: Json) -> list[Json]:
+    """Label, title and look of every method, as its first task has them."""
+    found: dict[str, Json] = {}
+    for task in comparison["tasks"].values():
+        names, looks = text.titles(task), styles(list(task["methods"]))
+        for label, title in names.items():
+            found.setdefault(label, {"label": label, "title": title, "look": looks[label]})
+    return list(found.values())

@@ -20,6 +20,7 @@ def place_labels(
     texts: Sequence[str],
     colours: Sequence[str],
     others: Sequence[tuple[float, float]],
+    names: Sequence[str] = (),
 ) -> None:
     """Write each text beside its point, clear of labels, markers and the edges of the axes.
 
@@ -30,6 +31,7 @@ def place_labels(
         texts: One label a point.
         colours: Colour of the line to a label that ends up away from its point.
         others: Further data coordinates that labels should not cover.
+        names: Ids for what is drawn, one for each text.
     """
     figure.canvas.draw()
     figure.set_layout_engine("none")
@@ -59,22 +61,26 @@ def place_labels(
         corner = ((box[0] - x) / scale, (box[1] - y) / scale)
         note.set_position(corner)
         note.set_verticalalignment("bottom")
-        if led:
-            _leader(axes, points[index], box, spots[index], scale, colour)
+        line = _leader(axes, points[index], box, spots[index], scale, colour) if led else None
+        if names:
+            note.set_gid(f"{names[index]}/label")
+        if names and line is not None:
+            line.set_gid(f"{names[index]}/line")
 
 
 def _leader(
     axes: Any, point: tuple[float, float], box: Box, spot: Any, scale: float, colour: str
-) -> None:
+) -> Any:
+    """The line, from the nearest place of the box to the point."""
     x = min(max(spot[0], box[0]), box[2])
     y = min(max(spot[1], box[1]), box[3])
-    axes.annotate(
+    return axes.annotate(
         "",
         point,
         ((x - spot[0]) / scale, (y - spot[1]) / scale),
         textcoords="offset points",
         arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkB": 4},
-    )
+    ).arrow_patch
 
 
 def _beside(

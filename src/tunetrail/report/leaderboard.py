@@ -1,12 +1,13 @@
-"""The rows and columns of a leaderboard, as text."""
+"""The rows and columns of a leaderboard, as text and as what they are sorted by."""
 
 from __future__ import annotations
 
 from tunetrail.report import text
+from tunetrail.report.page import Cell
 from tunetrail.report.style import styles
 from tunetrail.report.text import ABSENT, Json
 
-Cell = tuple[str, str]  # what is read first, and the smaller line below it
+_NONE = Cell(ABSENT)
 
 
 def leaderboard(task: Json, costs: Json, certificates: Json, baseline: str) -> Json:
@@ -19,73 +20,87 @@ def leaderboard(task: Json, costs: Json, certificates: Json, baseline: str) -> J
         baseline: See ``text.reference``.
 
     Returns:
-        ``groups``: (title, column titles); ``rows``: label, title, colour, whether it was chosen,
-        and the cells of every group; ``majority``: cells of the majority class.
+        ``groups``: (title, column titles); ``unit``: title of the method whose training time is 1,
+        or None; ``order``: how the rows run by the primary metric, as ``aria-sort`` has it;
+        ``rows``: label, title, look, whether it was chosen, and the cells of every group;
+        ``majority``: cells of the majority class.
     """
     names, look = text.titles(task), styles(list(task["methods"]))
     unit = text.reference(task, costs, baseline)
-    relative = f", time relative to {names[unit]}" if unit else ""
     metrics = [task["metric_titles"][metric] for metric in task["metrics"]]
     groups = [
-        ("Test score, mean ± std over seeds [95% interval]", [*metrics, "Seeds"]),
-        ("Size", ["Trainable parameters", "Artifact"]),
-        (f"Training{relative}", ["Samples/s", "Time of a run", "Peak memory"]),
-        ("ONNX export", ["Largest logit difference", "Flipped predictions", "p50 latency"]),
+        ("Test score", [*metrics, "seeds"]),
+        ("Size", ["trainable parameters", "artifact"]),
+        ("Training", ["samples/s", "time of a run", "peak memory"]),
+        ("ONNX export", ["largest logit difference", "flipped predictions"]),
+        ("p50 latency, ms", ["ONNX", "torch"]),
     ]
+    order = text.ranked(task)
     rows = [
         {
             "label": label,
             "title": names[label],
-            "colour": look[label].colour,
+            "look": look[label],
             "chosen": label == task["winner"]["method"],
             "groups": [
                 _quality(task, label),
                 *_cost(costs.get(label), costs[unit]["train_seconds"] if unit else None),
-                _export(certificates.get(label)),
+                *_export(certificates.get(label)),
             ],
         }
-        for label in text.ranked(task)
+        for label in order
     ]
-    majority = [text.score(task["majority"][metric]) for metric in task["metrics"]]
-    return {"groups": groups, "rows": rows, "majority": majority}
+    means = [task["methods"][label]["summary"][task["primary"]]["mean"] for label in order]
+    return {
+        "groups": groups,
+        "unit": names[unit] if unit else None,
+        "order": "descending" if means == sorted(means, reverse=True) else "ascending",
+        "rows": rows,
+        "majority": [text.score(task["majority"][metric]) for metric in task["metrics"]],
+    }
 
 
 def _quality(task: Json, label: str) -> list[Cell]:
     summary = task["methods"][label]["summary"]
-    cells = [(text.spread(summary[m]), text.interval(summary[m])) for m in task["metrics"]]
-    return [*cells, (str(summary[task["primary"]]["count"]), "")]
+    count = summary[task["primary"]]["count"]
+    return [
+        *(
+            Cell(text.spread(summary[m]), text.interval(summary[m]), summary[m]["mean"])
+            for m in task["metrics"]
+        ),
+        Cell(str(count), value=count),
+    ]
 
 
 def _cost(cost: Json | None, unit_seconds: float | None) -> tuple[list[Cell], list[Cell]]:
     if cost is None or unit_seconds is None:
-        return [(ABSENT, "")] * 2, [(ABSENT, "")] * 3
-    trainable, total = cost["trainable_parameters"], cost["total_parameters"]
+        return [_NONE] * 2, [_NONE] * 3
+    trainable, total, seconds = (
+        cost[key] for key in ("trainable_parameters", "total_parameters", "train_seconds")
+    )
     size = [
-        (text.count(trainable), f"{text.share(trainable, total)} of total"),
-        (text.size(cost["artifact_bytes"]), ""),
+        Cell(text.count(trainable), f"{text.share(trainable, total)} of total", trainable),
+        Cell(text.size(cost["artifact_bytes"]), value=cost["artifact_bytes"]),
     ]
+    speed, memory = cost["samples_per_second"], cost["peak_memory_bytes"]
     training = [
-        (text.three_digits(cost["samples_per_second"]), ""),
-        (text.ratio(cost["train_seconds"], unit_seconds), text.seconds(cost["train_seconds"])),
-        (text.size(cost["peak_memory_bytes"]), ""),
+        Cell(text.three_digits(speed), value=speed),
+        Cell(text.ratio(seconds, unit_seconds), text.seconds(seconds), seconds),
+        Cell(text.size(memory), value=memory),
     ]
     return size, training
 
 
-def _export(certificate: Json | None) -> list[Cell]:
+def _export(certificate: Json | None) -> tuple[list[Cell], list[Cell]]:
     if certificate is None:
-        return [(ABSENT, "")] * 3
-    latency = certificate.get("latency")
-    return [
-        (
-            text.small(certificate["largest_logit_difference"]),
-            "passed" if certificate["passed"] else "failed",
-        ),
-        (text.count(certificate["prediction_flips"]), f"of {text.count(certificate['rows'])}"),
-        (
-            f"ORT {text.three_digits(latency['onnx_p50_ms'])} ms",
-            f"torch {text.three_digits(latency['torch_p50_ms'])} ms",
-        )
-        if latency
-        else (ABSENT, ""),
+        return [_NONE] * 2, [_NONE] * 2
+    difference, flips = certificate["largest_logit_difference"], certificate["prediction_flips"]
+    proof = [
+        Cell(text.small(difference), "passed" if certificate["passed"] else "failed", difference),
+        Cell(text.count(flips), f"of {text.count(certificate['rows'])}", flips),
     ]
+    latency = certificate.get("latency")
+    if not latency:
+        return proof, [_NONE] * 2
+    speeds = (latency[f"{side}_p50_ms"] for side in ("onnx", "torch"))
+    return proof, [Cell(text.three_digits(speed), value=speed) for speed in speeds]

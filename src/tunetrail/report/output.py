@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.report.style import INK, SETTINGS
+from tunetrail.report.style import INK, METHOD, SETTINGS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,8 @@ def save(figure: Figure, path: Path) -> None:
 def inline_svg(figure: Figure) -> str:
     """An ``<svg>`` element that takes on text colour, font and width of the place it is put in.
 
-    Ids start with a digest of the drawing, so that several figures fit on one page.
+    What is drawn for a method has its label in ``data-method``. Ids start with a digest of the
+    drawing, so that several figures fit on one page.
     """
     import matplotlib
 
@@ -52,6 +53,7 @@ def inline_svg(figure: Figure) -> str:
     # A style element would reach beyond this figure; the style of the root does the same within.
     for dropped in (r"<metadata>.*?</metadata>", r"<style[^>]*>.*?</style>", r"<!--.*?-->"):
         drawing = re.sub(dropped, "", drawing, flags=re.DOTALL)
+    drawing = re.sub(rf'\bid="{METHOD}([^"]*)/[^"/]*"', r'data-method="\1"', drawing)
     drawing = re.sub(r'\bid="', f'id="{prefix}', drawing)
     drawing = re.sub(r'href="#|url\(#', lambda found: found[0] + prefix, drawing)
     drawing = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", drawing)

@@ -8,17 +8,26 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 from tunetrail.report.labels import place_labels
 from tunetrail.report.output import inline_svg, save
-from tunetrail.report.style import INK, SETTINGS, styles
+from tunetrail.report.style import INK, METHOD, SETTINGS, styles
 from tunetrail.report.text import Json, ranked, short_count, titles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["inline_svg", "loss_plot", "save", "score_plot", "tradeoff_plot"]
+__all__ = ["budget_plot", "inline_svg", "loss_plot", "save", "score_plot", "tradeoff_plot"]
+
+#: What a budget may differ in → title of the axis.
+_BUDGET_AXES = {
+    "fraction": "share of the training rows",
+    "shots": "training rows of each class",
+    "epochs": "epochs",
+    "steps": "optimiser steps",
+    "minutes": "minutes of training",
+}
 
 _P = ParamSpec("_P")
 _WIDTH = 4.8  # inches, so that 9 points are still readable when a phone scales the figure down
-_SEED = {"s": 20, "alpha": 0.55, "linewidths": 0}
+_SEED = {"s": 18, "facecolors": "none", "linewidths": 1}
 _MEAN = {"s": 42, "zorder": 3, "linewidths": 0}
 _COSTS = {
     "trainable parameters": ("trainable_parameters", "log"),
@@ -54,31 +63,35 @@ def score_plot(task: Json) -> Figure:
         scores = [run["test"][metric] for run in entry["runs"]]
         # Below the interval and a little apart, so that equal scores of two seeds both show.
         heights = [row + 0.2 + 0.16 * i / max(len(scores) - 1, 1) for i in range(len(scores))]
-        axes.scatter(scores, heights, color=colour, **_SEED)
+        drawn = [axes.scatter(scores, heights, edgecolors=colour, **_SEED)]
         summary = entry["summary"][metric]
         if summary["low"] is not None:
-            axes.plot([summary["low"], summary["high"]], [row, row], color=colour, linewidth=1.8)
-        axes.scatter([summary["mean"]], [row], color=colour, marker=marker, **_MEAN)
+            ends = [summary["low"], summary["high"]]
+            drawn += axes.plot(ends, [row, row], color=colour, linewidth=1.8)
+        drawn.append(axes.scatter([summary["mean"]], [row], color=colour, marker=marker, **_MEAN))
+        _mark(label, drawn)
     axes.axvline(task["majority"][metric], color=INK, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(order)), [names[label] for label in order])
     for tick, label in zip(axes.get_yticklabels(), order, strict=True):
         tick.set_fontweight("bold" if label == task["winner"]["method"] else "normal")
+        _mark(label, [tick], "name")
     axes.set_ylim(len(order) - 0.4, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.set_xlabel(score)
-    figure.legend(handles=_score_key(), loc="outside upper left", ncols=3)
+    figure.legend(handles=_score_key(task["majority_title"]), loc="outside upper left", ncols=3)
     return figure
 
 
-def _score_key() -> list[Any]:
+def _score_key(constant: str) -> list[Any]:
     from matplotlib.lines import Line2D
 
     dot: dict[str, Any] = {"marker": "o", "color": INK}
+    ring = dot | {"markersize": 4, "markerfacecolor": "none", "linestyle": "none"}
     return [
-        Line2D([], [], markersize=4, alpha=0.55, linestyle="none", label="one seed", **dot),
+        Line2D([], [], label="one seed", **ring),
         Line2D([], [], markersize=6, linewidth=1.8, label="mean, 95% interval", **dot),
-        Line2D([], [], color=INK, linestyle="--", linewidth=1, label="majority class"),
+        Line2D([], [], color=INK, linestyle="--", linewidth=1, label=constant),
     ]
 
 
@@ -88,7 +101,7 @@ def tradeoff_plot(
     costs: Json,
     x: Literal["trainable parameters", "training seconds"] = "trainable parameters",
 ) -> Figure:
-    """Test score of the primary metric over a cost: every seed in light colour, means with names.
+    """Test score of the primary metric over a cost: every seed as a ring, means with names.
 
     Args:
         task: One task of the comparison.
@@ -106,9 +119,9 @@ def tradeoff_plot(
     for label in shown:
         entry, (colour, marker, _), at = task["methods"][label], look[label], costs[label][key]
         scores = [run["test"][metric] for run in entry["runs"]]
-        axes.scatter([at] * len(scores), scores, color=colour, **_SEED)
         means.append((at, entry["summary"][metric]["mean"]))
-        axes.scatter(*means[-1], color=colour, marker=marker, **_MEAN)
+        rings = axes.scatter([at] * len(scores), scores, edgecolors=colour, **_SEED)
+        _mark(label, [rings, axes.scatter(*means[-1], color=colour, marker=marker, **_MEAN)])
         seeds += [(at, score) for score in scores]
     axes.set_xscale(scale)
     axes.margins(0.1, 0.12)
@@ -121,7 +134,8 @@ def tradeoff_plot(
     axes.set_xlabel(f"{x}, logarithmic scale" if scale == "log" else f"{x} of one run")
     axes.set_ylabel(score)
     colours = [look[label].colour for label in shown]
-    place_labels(figure, axes, means, [names[label] for label in shown], colours, seeds)
+    texts, marks = [names[label] for label in shown], [f"{METHOD}{label}" for label in shown]
+    place_labels(figure, axes, means, texts, colours, seeds, marks)
     return figure
 
 
@@ -154,14 +168,70 @@ def loss_plot(task: Json, histories: Sequence[Json]) -> Figure:
         means = _running_mean([sum(found) / len(found) for _, found in line], window)
         colour, _, dash = look[label]
         steps = [step for step, _ in line]
-        axes.plot(steps, means, color=colour, linestyle=dash, linewidth=1.5, label=names[label])
+        curve = {"color": colour, "linestyle": dash, "linewidth": 1.5}
+        _mark(label, axes.plot(steps, means, label=names[label], **curve))
     axes.set_xlabel("optimiser step")
     axes.set_ylabel(f"training loss, running mean of {window}" if window > 1 else "training loss")
     axes.margins(x=0.01)
     axes.grid()
     longest = max((len(names[label]) for label in drawn), default=0)
-    figure.legend(loc="outside upper left", ncols=3 if longest <= 16 else 2)
+    legend = figure.legend(loc="outside upper left", ncols=3 if longest <= 16 else 2)
+    for label, *entry in zip(drawn, legend.get_lines(), legend.get_texts(), strict=True):
+        _mark(label, entry, "legend")
     return figure
+
+
+@_styled
+def budget_plot(task: Json) -> Figure:
+    """Test score of the primary metric over the budgets: means and 95 % t intervals.
+
+    Where the budgets differ in one number alone (a share, steps, minutes, …), that number is the
+    horizontal axis; otherwise the budgets stand side by side.
+
+    Args:
+        task: One task of the comparison.
+    """
+    metric, names = task["primary"], titles(task)
+    look, score = styles(list(task["methods"])), f"test {task['metric_titles'][metric]}"
+    title, places = _budget_axis(task["budgets"])
+    figure, axes = _start(f"{task['title']}: {score} of each method by {title}", 3.7)
+    span = max(places.values()) - min(places.values())
+    order = sorted(places, key=places.__getitem__)
+    for number, (label, method) in enumerate(task["methods"].items()):
+        colour, marker, dash = look[label]
+        found = [method["budgets"][budget]["summary"][metric] for budget in order]
+        # Methods stand a little apart, so that their intervals can be told from each other.
+        apart = (number - (len(names) - 1) / 2) * span * 0.012
+        at = [places[budget] + apart for budget in order]
+        means = [summary["mean"] for summary in found]
+        line = {"color": colour, "linestyle": dash, "linewidth": 1.5, "marker": marker}
+        drawn = axes.plot(at, means, label=names[label], markersize=5, **line)
+        for x, summary in zip(at, found, strict=True):
+            if summary["low"] is not None:
+                ends = [summary["low"], summary["high"]]
+                drawn += axes.plot([x, x], ends, color=colour, linewidth=1, alpha=0.7)
+        _mark(label, drawn)
+    if title == "budget":
+        axes.set_xticks([places[budget] for budget in order], order)
+    axes.set_xlabel(title)
+    axes.set_ylabel(score)
+    axes.grid()
+    longest = max(len(name) for name in names.values())
+    legend = figure.legend(loc="outside upper left", ncols=3 if longest <= 16 else 2)
+    entries = zip(names, legend.get_lines(), legend.get_texts(), strict=True)
+    for label, *entry in entries:
+        _mark(label, entry, "legend")
+    return figure
+
+
+def _budget_axis(budgets: Json) -> tuple[str, dict[str, float]]:
+    """Title of the axis, and where on it each budget is."""
+    shares = {label: {"fraction": 1.0, **budget} for label, budget in budgets.items()}
+    for key, title in _BUDGET_AXES.items():
+        others = [{k: v for k, v in b.items() if k != key} for b in shares.values()]
+        if all(key in b for b in shares.values()) and all(o == others[0] for o in others):
+            return title, {label: float(b[key]) for label, b in shares.items()}
+    return "budget", {label: float(place) for place, label in enumerate(shares)}
 
 
 def _running_mean(values: list[float], window: int) -> list[float]:
@@ -171,6 +241,12 @@ def _running_mean(values: list[float], window: int) -> list[float]:
         near = values[max(0, place - window // 2) : place + (window + 1) // 2]
         means.append(sum(near) / len(near))
     return means
+
+
+def _mark(label: str, drawn: Sequence[Any], part: str = "mark") -> None:
+    """Give what is drawn for a method ids by which a page finds it."""
+    for number, artist in enumerate(drawn):
+        artist.set_gid(f"{METHOD}{label}/{part}{number}")
 
 
 def _start(description: str, height: float) -> tuple[Figure, Any]:

@@ -5,10 +5,22 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 # Found by a search: with normal sight and with each simulated form of colour blindness any two are
-# at least 26 apart (CIELAB), and all have a contrast of 2.7 or more to white and to the dark card.
-_COLOURS = ("#5d4be5", "#cc891e", "#18aa76", "#cb2e3a", "#9c75d4", "#af277d")
-# Seven, so that a pair of colour and marker repeats only after 42 methods.
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+# at least 24 apart (CIELAB), and all have a contrast of 3 or more to every ground that page.css
+# puts them on, light or dark.
+_COLOURS = ("#5d56e7", "#bd830d", "#24a16d", "#c73238", "#9c75d4", "#b43b86")
+# Seven, so that a pair of colour and marker repeats only after 42 methods. As paths in a square of
+# ten units around the origin, for tables.
+_SHAPES = {
+    "o": "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0z",
+    "s": "M-3.7,-3.7h7.4v7.4h-7.4z",
+    "D": "M0,-4.8L4.8,0L0,4.8L-4.8,0z",
+    "^": "M0,-4.2L4.5,4H-4.5z",
+    "v": "M0,4.2L4.5,-4H-4.5z",
+    "P": "M-1.6,-4.5h3.2v2.9h2.9v3.2h-2.9v2.9h-3.2v-2.9h-2.9v-3.2h2.9z",
+    "X": "M-4.5,-2.2L-2.2,-4.5L0,-2.2L2.2,-4.5L4.5,-2.2L2.2,0L4.5,2.2L2.2,4.5L0,2.2L-2.2,4.5"
+    "L-4.5,2.2L-2.2,0z",
+}
+_MARKERS = tuple(_SHAPES)
 _DASHES: tuple[str, ...] = ("-", "--", "-.", ":")
 
 
@@ -34,9 +46,17 @@ def styles(labels: list[str]) -> dict[str, Style]:
     return {label: style(place) for place, label in enumerate(labels)}
 
 
+def shape(marker: str) -> str:
+    """SVG path of a marker, to be drawn in ``viewBox="-5 -5 10 10"``."""
+    return _SHAPES[marker]
+
+
 # Text and axes. An inlined figure gets the colour of the text around it in place of this one, so
 # nothing else may be drawn in it.
 INK = "#2b3139"
+
+# Ids of what is drawn for a method begin with this and its label, and a part of their own follows.
+METHOD = "method/"
 
 SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "tunetrail",

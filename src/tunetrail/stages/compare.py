@@ -66,7 +66,7 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
     first = planned_runs(plan / next(iter(params.tasks)))[0].spec
     made_with = provenance() | {
         "numerics": first.numerics.model_dump(),
-        "budget": _shown(params.budgets[params.main_budget]),
+        "budgets": {label: _shown(budget) for label, budget in params.budgets.items()},
         "seeds": list(params.seeds),
     }
     with replacing(out) as folder:
@@ -107,6 +107,7 @@ def _task(name: str, params: Params, plan: Path, data: Path, runs: Path) -> dict
         "budgets": {label: _shown(budget) for label, budget in params.budgets.items()},
         "main_budget": choice["budget"],
         "majority": _majority(data / "prepared" / name, task.metrics),
+        "majority_title": "majority class" if task.labels else "mean of train",
         "data": {"source": card["source"], "licence": card["licence"], "digest": card["digest"]},
         "validation": {
             "dropped": len(gate["dropped"]),
@@ -213,6 +214,8 @@ def _plots(
             "time": plots.tradeoff_plot(task, costs[name], "training seconds"),
             "loss": plots.loss_plot(task, histories[name]),
         }
+        if len(task["budgets"]) > 1:
+            figures["budgets"] = plots.budget_plot(task)
         for figure_name, figure in figures.items():
             for suffix in (".svg", ".png"):
                 path = folder / name / f"{figure_name}{suffix}"

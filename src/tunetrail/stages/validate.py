@@ -13,6 +13,7 @@ import pandas as pd
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, write_json, write_text
 from tunetrail.layout import DATA, RESULT
+from tunetrail.near_duplicates import near_duplicates, plain
 from tunetrail.splits import SETS, assign_sets, text_keys
 from tunetrail.task import TaskSpec, read_task
 
@@ -65,13 +66,18 @@ def validate(canonical: Path, out: Path, data_docs: Path | None = None) -> None:
     outcomes = run_suite(frame, checks, task.name, data_docs)
     report = [_judge(check, outcome, task, frame) for check, outcome in outcomes]
     complete = "set" in frame
+    dropped: dict[str, list[str]] = {
+        check: frame.loc[frame[column], "id"].tolist() if complete else []
+        for check, column in (("leakage", "leaks"), ("near_leakage", "nearly_leaks"))
+    }
     result = {
         "task": task.name,
         "rows": len(frame),
         "sets": {s: int((frame["set"] == s).sum()) for s in SETS} if complete else {},
         "checks": report,
         "passed": all(entry["outcome"] != "failed" for entry in report),
-        "dropped": frame.loc[frame["leaks"], "id"].tolist() if complete else [],
+        "dropped": [i for ids in dropped.values() for i in ids],
+        "dropped_by_check": {check: len(ids) for check, ids in dropped.items()},
         "waived": task.waive,
         "classes_missing": _missing_classes(frame, task) if complete else {},
     }
@@ -93,7 +99,8 @@ def with_facts(frame: pd.DataFrame, task: TaskSpec) -> pd.DataFrame:
 
     Adds ``set``; ``repeated`` (an earlier row of the set has the same texts and label);
     ``conflicting`` (the same texts have another label somewhere); ``leaks`` (the same texts are in
-    a set that must not be seen: test for selection, test and selection for train);
+    a set that must not be seen: test for selection, test and selection for train); ``nearly_leaks``
+    (other rows with nearly such texts), ``similar_to`` (id of one there) and ``similarity`` to it;
     ``majority`` (1.0 for rows of the most frequent class).
     """
     # As Python objects, so that the type of every single text is checked, not of the column.
@@ -108,10 +115,30 @@ def with_facts(frame: pd.DataFrame, task: TaskSpec) -> pd.DataFrame:
     in_selection = key.isin(set(key[frame["set"] == "selection"]))
     train, selection = frame["set"] == "train", frame["set"] == "selection"
     frame["leaks"] = (train & (in_test | in_selection)) | (selection & in_test)
+    frame = with_near_leaks(frame, task.checks.near_duplicate)
     counts = frame["label"].value_counts()
     top = counts.index[0] if len(counts) else None
     frame["majority"] = (frame["label"] == top).fillna(False).astype(float)
     return frame
+
+
+def with_near_leaks(frame: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """The part of :func:`with_facts` about near-duplicates. Needs ``set`` and ``leaks``."""
+    texts = [frame[column].fillna("").astype(str).map(plain) for column in ("text", "text_pair")]
+    rows = frame[["id", "set", "leaks"]].assign(unit=list(zip(*texts, strict=True)))
+    similar: dict[Any, tuple[str, float]] = {}
+    for earlier, later in (("train", ("selection", "test")), ("selection", ("test",))):
+        sought = rows.loc[(rows["set"] == earlier) & ~rows["leaks"], "unit"]
+        there = rows[rows["set"].isin(later)].sort_values("id", ascending=False)
+        found = near_duplicates(sought, there["unit"], threshold)
+        ids = dict(zip(there["unit"], there["id"], strict=True))  # of equal units the first id
+        for row, unit in sought.items():
+            if unit in found:
+                match, exact = found[unit]
+                similar[row] = ids[match], exact
+    columns = pd.DataFrame.from_dict(similar, orient="index", columns=["similar_to", "similarity"])
+    frame = frame.join(columns)
+    return frame.assign(nearly_leaks=frame["similar_to"].notna())
 
 
 def suite(task: TaskSpec) -> list[Check]:
@@ -213,6 +240,11 @@ def suite(task: TaskSpec) -> list[Check]:
         flagged("duplicates", "repeated", "no row is repeated"),
         flagged("conflicts", "conflicting", "no text has two labels"),
         flagged("leakage", "leaks", "no text is also in a later set"),
+        flagged(
+            "near_leakage",
+            "nearly_leaks",
+            f"no text is {allowed.near_duplicate:g} or more similar to one in a later set",
+        ),
     ]
 
 
@@ -279,7 +311,6 @@ def _judge(
         verdict = "tolerated" if ids else "passed"
     else:
         verdict = "waived" if check.name in task.waive and problem is None else "failed"
-    texts = frame.set_index("id")["text"] if {"id", "text"} <= set(frame) else pd.Series()
     return {
         "check": check.name,
         "meaning": check.meaning,
@@ -290,11 +321,26 @@ def _judge(
         "limit": check.limit,
         "observed": detail.get("observed_value") if not ids else None,
         "error": problem,
-        "rows": [
-            {"id": i, "text": str(texts[i])[:120] if texts.index.is_unique and i in texts else ""}
-            for i in ids[:_SHOWN]
-        ],
+        "rows": _examples(ids[:_SHOWN], frame, near=check.name == "near_leakage"),
     }
+
+
+def _examples(ids: list[str], frame: pd.DataFrame, near: bool) -> list[dict[str, Any]]:
+    """Id and text of each row; with ``near`` also those of a similar row in a later set."""
+    if not {"id", "text"} <= set(frame) or not frame["id"].is_unique:
+        return [{"id": i, "text": ""} for i in ids]
+    rows = frame.set_index("id")
+
+    def shown(i: str) -> dict[str, Any]:
+        texts = rows.loc[i, ["text", "text_pair"]].dropna() if i in rows.index else []
+        return {"id": i, "text": " / ".join(str(text)[:120] for text in texts)}
+
+    if not near:
+        return [shown(i) for i in ids]
+    return [
+        {**shown(i), "near": shown(rows["similar_to"][i]), "similarity": rows["similarity"][i]}
+        for i in ids
+    ]
 
 
 def _exception(outcome: dict[str, Any]) -> str | None:
@@ -323,8 +369,16 @@ def _describe(entry: dict[str, Any]) -> str:
         if entry["count"]
         else f"found {entry['observed']}"
     )
-    shown = "".join(f"\n    row {row['id']}: {row['text']!r}" for row in entry["rows"])
+    shown = "".join(
+        f"\n    row {row['id']}: {row['text']!r}"
+        + (f"\n      {_resemblance(row)}: {row['near']['text']!r}" if "near" in row else "")
+        for row in entry["rows"]
+    )
     return f"  {entry['check']}: {entry['meaning']}; {found}{shown}"
+
+
+def _resemblance(row: dict[str, Any]) -> str:
+    return f"similar ({row['similarity']:.2f}) to row {row['near']['id']}"
 
 
 def _page(task: TaskSpec, result: dict[str, Any]) -> str:
@@ -336,17 +390,25 @@ def _page(task: TaskSpec, result: dict[str, Any]) -> str:
             entry["outcome"],
             f"{entry['count']} ({entry['share']:.2%})" if entry["count"] else "",
             f"{entry['limit']:.2%}" if entry["limit"] else "",
-            "; ".join(f"{row['id']}: {row['text']}" for row in entry["rows"]),
+            "; ".join(
+                f"{row['id']}: {row['text']}"
+                + (f", {_resemblance(row)}: {row['near']['text']}" if "near" in row else "")
+                for row in entry["rows"]
+            ),
         ]
         for entry in result["checks"]
     ]
     sets = ", ".join(f"{name} {count}" for name, count in result["sets"].items())
-    notes = [f"Rows: {result['rows']} ({sets}). Dropped as leaking: {len(result['dropped'])}."]
+    by_check = result["dropped_by_check"]
+    notes = [
+        f"Rows: {result['rows']} ({sets}). Dropped as leaking: {len(result['dropped'])} "
+        f"({by_check['leakage']} equal, {by_check['near_leakage']} nearly equal)."
+    ]
     notes += [f"Waived: {check} — {why}" for check, why in task.waive.items()]
     notes += [
         f"Classes without a row in {name}: {', '.join(labels)}"
         for name, labels in result["classes_missing"].items()
     ]
     body = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
-    body += table(["Expectation", "Outcome", "Rows", "Limit", "Examples"], rows)
+    body += table("Every check", ["Expectation", "Outcome", "Rows", "Limit", "Examples"], rows)
     return page(f"Validation of {task.title or task.name}", body)

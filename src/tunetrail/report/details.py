@@ -1,0 +1,111 @@
+"""Tables below a leaderboard: every run, options, ONNX certificates."""
+
+from __future__ import annotations
+
+from tunetrail.report import text
+from tunetrail.report.facts import pairs
+from tunetrail.report.page import Cell, table
+from tunetrail.report.text import ABSENT, Json
+
+_DIGEST = 12  # characters of a digest in a table: enough to find it, few enough to read
+
+
+def runs_table(task: Json) -> str:
+    """A row a run: budget and seed, scores on selection and test, whether it was chosen, digest."""
+    metrics, names = task["metrics"], text.titles(task)
+    scored = [(which, metric) for which in ("selection", "test") for metric in metrics]
+    several = len(task["budgets"]) > 1
+    header = ["Method", *(["Budget"] if several else []), "Seed"]
+    header += [f"{which} {task['metric_titles'][m]}" for which, m in scored]
+
+    def chosen(entry: Json) -> tuple[str, int]:
+        return task["main_budget"], entry["selected_seed"]
+
+    rows = [
+        (
+            label,
+            [
+                Cell(names[label]),
+                *([Cell(budget)] if several else []),
+                Cell(str(run["seed"]), value=run["seed"]),
+                *(Cell(text.score(run[w][m]), value=run[w][m]) for w, m in scored),
+                Cell("yes" if (budget, run["seed"]) == chosen(entry) else ""),
+                Cell(run["run"][:_DIGEST], copy=run["run"]),
+            ],
+        )
+        for label, entry in task["methods"].items()
+        for budget, result in entry["budgets"].items()
+        for run in result["runs"]
+    ]
+    first = 2 if several else 1
+    return table(
+        f"Every run: {task['title']}",
+        [*header, "Chosen", "Run"],
+        [cells for _, cells in rows],
+        numeric=set(range(first, first + 1 + len(scored))),
+        methods=[label for label, _ in rows],
+    )
+
+
+def options_table(task: Json) -> str:
+    """A row a method: paper, options, whether its weights can be merged."""
+    names = text.titles(task)
+    rows = [
+        [
+            names[label],
+            entry["paper"],
+            pairs(entry["options"]),
+            "yes" if entry["mergeable"] else "no",
+        ]
+        for label, entry in task["methods"].items()
+    ]
+    return table(
+        f"Options of the methods: {task['title']}",
+        ["Method", "Paper", "Options", "Mergeable"],
+        rows,
+        methods=list(task["methods"]),
+    )
+
+
+def certificates_table(task: Json, certificates: Json) -> str:
+    """A row an exported method, or nothing where none was exported."""
+    names, metric = text.titles(task), task["metric_titles"][task["primary"]]
+    shown = {label: found for label, found in certificates.items() if label in names}
+    header = ["Method", "Outcome", "Largest logit difference", "Limit", "Flipped predictions"]
+    header += [f"torch {metric}", f"ONNX {metric}", "torch p50 / p95, ms", "ONNX p50 / p95, ms"]
+    header += ["Opset", "File size", "Merged", "SHA-256"]
+    if not shown:
+        return ""
+    return table(
+        f"ONNX certificates: {task['title']}",
+        header,
+        [_certificate(names[label], task["primary"], found) for label, found in shown.items()],
+        numeric=set(range(2, 11)),
+        methods=list(shown),
+    )
+
+
+def _certificate(name: str, metric: str, found: Json) -> list[Cell]:
+    difference, flips = found["largest_logit_difference"], found["prediction_flips"]
+    scores = (found[f"metrics_{side}"][metric] for side in ("torch", "onnx"))
+    return [
+        Cell(name),
+        Cell("passed", badge="good") if found["passed"] else Cell("failed", badge="bad"),
+        Cell(text.small(difference), value=difference),
+        Cell(text.small(found["tolerance"]), value=found["tolerance"]),
+        Cell(f"{text.count(flips)} of {text.count(found['rows'])}", value=flips),
+        *(Cell(text.score(score), value=score) for score in scores),
+        *(_latency(found, side) for side in ("torch", "onnx")),
+        Cell(str(found["opset"]), value=found["opset"]),
+        Cell(text.size(found["onnx_bytes"]), value=found["onnx_bytes"]),
+        Cell("yes" if found["merged"] else "no"),
+        Cell(found["onnx_sha256"][:_DIGEST], copy=found["onnx_sha256"]),
+    ]
+
+
+def _latency(certificate: Json, side: str) -> Cell:
+    latency = certificate.get("latency")
+    if not latency:
+        return Cell(ABSENT)
+    ranks = [latency[f"{side}_{rank}_ms"] for rank in ("p50", "p95")]
+    return Cell(" / ".join(text.three_digits(value) for value in ranks), value=ranks[0])

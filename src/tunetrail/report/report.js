@@ -1,0 +1,244 @@
+// What a report can do beyond being read: theme, sorting, filter, clipboard.
+// Everything is there without it; what needs it is hidden in the HTML and shown here.
+(() => {
+  "use strict";
+
+  const root = document.documentElement;
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+  // Theme: the system's, until the reader wants the other one.
+
+  const systemDark = matchMedia("(prefers-color-scheme: dark)");
+  const systemTheme = () => (systemDark.matches ? "dark" : "light");
+  const KEY = "tunetrail-theme";
+
+  function remembered() {
+    try {
+      return localStorage.getItem(KEY);
+    } catch {
+      return null; // some browsers keep nothing for pages opened from a file
+    }
+  }
+
+  function remember(theme) {
+    try {
+      if (theme === systemTheme()) localStorage.removeItem(KEY);
+      else localStorage.setItem(KEY, theme);
+    } catch {
+      // as above: the choice then holds for this page view
+    }
+  }
+
+  function showTheme(theme) {
+    root.dataset.theme = theme;
+    document.getElementById("theme")?.setAttribute("aria-pressed", theme === "dark");
+  }
+
+  showTheme(remembered() ?? systemTheme()); // at once, so that the page never flashes
+  systemDark.addEventListener("change", () => showTheme(remembered() ?? systemTheme()));
+
+  function startTheme() {
+    const button = document.getElementById("theme");
+    button.hidden = false;
+    showTheme(root.dataset.theme);
+    button.addEventListener("click", () => {
+      showTheme(root.dataset.theme === "dark" ? "light" : "dark");
+      remember(root.dataset.theme);
+    });
+  }
+
+  // Sorting: a button in each column heading. Rows without a value stay last.
+
+  const column = (heading) => Number(heading.dataset.column ?? heading.cellIndex);
+  const headings = (table) => all("thead th[scope=col]", table);
+
+  function valueOf(cell) {
+    const value = cell.dataset.value;
+    if (value === undefined) return cell.textContent.trim();
+    return value === "" ? null : Number(value);
+  }
+
+  function compare(one, other, sign) {
+    if (one === null || other === null) return (one === null) - (other === null);
+    if (typeof one === "number") return sign * (one - other);
+    return sign * one.localeCompare(other, "en", { numeric: true });
+  }
+
+  function sort(heading, order) {
+    const table = heading.closest("table");
+    const sign = order === "ascending" ? 1 : -1;
+    const rows = [...table.tBodies[0].rows].map((row) => [valueOf(row.cells[column(heading)]), row]);
+    rows.sort(([one], [other]) => compare(one, other, sign));
+    table.tBodies[0].append(...rows.map(([, row]) => row));
+    for (const each of headings(table)) each.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", order);
+  }
+
+  function startSorting() {
+    for (const heading of all("table").flatMap(headings)) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.append(...heading.childNodes);
+      heading.append(button);
+      const first = heading.classList.contains("number") ? "descending" : "ascending";
+      const second = first === "ascending" ? "descending" : "ascending";
+      button.addEventListener("click", () => {
+        sort(heading, heading.getAttribute("aria-sort") === first ? second : first);
+        const name = heading.closest("table").id;
+        if (!name) return; // only what has a name is kept in the address
+        sorted.set(name, heading);
+        writeAddress();
+      });
+    }
+  }
+
+  // Filter: a row of a leaderboard is one method on one task; what hides it hides all of it.
+
+  const form = () => document.getElementById("filter");
+  const boxes = () => all("input[type=checkbox]", form());
+  /** Table → the heading that the reader sorted it by. */
+  const sorted = new Map();
+
+  function filter() {
+    const fields = new FormData(form());
+    const [methods, words] = [fields.getAll("method"), fields.get("find").toLowerCase().split(/\s+/)];
+    const withoutTasks = new Set(boxes().filter((b) => b.name === "task" && !b.checked).map((b) => b.value));
+    let [rows, hidden] = [0, 0];
+    for (const task of all("section.task")) {
+      const name = task.dataset.task;
+      const about = `${name} ${task.querySelector("h2").textContent}`;
+      const shown = new Set();
+      const board = all(".board tbody tr", task);
+      for (const row of board) {
+        const label = row.dataset.method;
+        const text = `${about} ${label} ${row.cells[0].textContent}`.toLowerCase();
+        if (!withoutTasks.has(name) && methods.includes(label) && words.every((word) => text.includes(word)))
+          shown.add(label);
+      }
+      for (const part of all("[data-method]", task))
+        part.toggleAttribute("hidden", !shown.has(part.dataset.method));
+      for (const part of all(`[data-task="${CSS.escape(name)}"]`)) part.hidden = shown.size === 0;
+      const lost = board.length - shown.size;
+      const note = task.querySelector(".left-out");
+      note.hidden = lost === 0;
+      note.textContent = `Hidden by the filter: ${lost} of ${board.length} methods.`;
+      rows += board.length;
+      hidden += lost;
+    }
+    const state = document.getElementById("state");
+    const text = hidden ? `${hidden} of ${rows} results hidden` : `All ${rows} results shown`;
+    if (state.textContent !== text) state.textContent = text;
+    state.classList.toggle("some", hidden > 0);
+  }
+
+  // Address: "#SECTION?find=…&hide-method=…&hide-task=…&sort=TABLE:COLUMN:ORDER".
+
+  function readAddress() {
+    const [section, query] = location.hash.slice(1).split("?");
+    if (query === undefined) return writeAddress(); // a link within the page keeps what is set
+    const asked = new URLSearchParams(query);
+    form().elements.find.value = asked.get("find") ?? "";
+    for (const box of boxes()) box.checked = !asked.getAll(`hide-${box.name}`).includes(box.value);
+    for (const entry of asked.getAll("sort")) {
+      const [name, place, order] = entry.split(":");
+      const table = document.getElementById(name);
+      const heading = table && headings(table).find((each) => column(each) === Number(place));
+      if (!heading || !["ascending", "descending"].includes(order)) continue;
+      sort(heading, order);
+      sorted.set(name, heading);
+    }
+    filter();
+    if (section) document.getElementById(decodeURIComponent(section))?.scrollIntoView();
+  }
+
+  function writeAddress() {
+    const asked = new URLSearchParams();
+    const find = form().elements.find.value.trim();
+    if (find) asked.set("find", find);
+    for (const box of boxes()) if (!box.checked) asked.append(`hide-${box.name}`, box.value);
+    for (const [name, heading] of sorted)
+      asked.append("sort", `${name}:${column(heading)}:${heading.getAttribute("aria-sort")}`);
+    const section = location.hash.slice(1).split("?")[0];
+    const query = String(asked);
+    const hash = query ? `${section}?${query}` : section;
+    history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+  }
+
+  function startFilter() {
+    form().hidden = false;
+    const changed = () => {
+      filter();
+      writeAddress();
+    };
+    form().addEventListener("input", changed);
+    document.getElementById("everything").addEventListener("click", () => {
+      form().reset();
+      changed();
+    });
+    form().addEventListener("submit", (event) => event.preventDefault());
+    addEventListener("hashchange", readAddress);
+    filter();
+    readAddress();
+  }
+
+  // Clipboard: the old way where a browser has no clipboard for pages opened from a file.
+
+  async function copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      const field = document.createElement("textarea");
+      field.value = text;
+      field.className = "unseen";
+      document.body.append(field);
+      field.select();
+      const done = document.execCommand("copy");
+      field.remove();
+      return done;
+    }
+  }
+
+  function startCopying() {
+    for (const button of all(".copy")) {
+      button.hidden = false;
+      const label = button.textContent;
+      button.addEventListener("click", async () => {
+        const text = "copyAddress" in button.dataset ? location.href : button.dataset.copy;
+        const done = await copy(text);
+        button.focus(); // the old way takes it
+        button.textContent = done ? "Copied" : "Not copied";
+        announce(button.textContent);
+        setTimeout(() => (button.textContent = label), 1500);
+      });
+    }
+  }
+
+  function announce(text) {
+    const told = document.getElementById("told");
+    told.textContent = "";
+    setTimeout(() => (told.textContent = text)); // the same text twice is told twice
+  }
+
+  // Print: what is folded is unfolded, and folded again afterwards.
+
+  function startPrinting() {
+    let opened = [];
+    addEventListener("beforeprint", () => {
+      opened = all("details:not([open])");
+      for (const each of opened) each.open = true;
+    });
+    addEventListener("afterprint", () => {
+      for (const each of opened) each.open = false;
+    });
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    startTheme();
+    startCopying();
+    startPrinting();
+    startSorting();
+    if (form()) startFilter();
+  });
+})();

@@ -1,0 +1,361 @@
+"""The report as a document: complete, self-contained, described for everyone, without a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from tests import finished
+from tests.conftest import Project
+from tunetrail.report import facts, html, style, text
+from tunetrail.report.failures import clear_failures, failures_page, write_failures
+from tunetrail.report.page import Cell, page, table
+
+FAILURES = [
+    {"stage": "train@movie-lora-1", "reason": "the loss became nan\n  fix: lower <the> rate"},
+    {"stage": "cost@own", "reason": "worker ended with exit code -9"},
+]
+
+
+class Element:
+    """A node of a parsed page."""
+
+    VOID: ClassVar[set[str]] = {"meta", "link", "input", "br", "hr", "img", "path", "use"}
+
+    def __init__(self, tag: str, attributes: dict[str, str | None], parent: Element | None) -> None:
+        self.tag, self.attributes, self.parent = tag, attributes, parent
+        self.children: list[Element] = []
+        self.text = ""
+
+    def all(self, *tags: str) -> list[Element]:
+        found = [self] if self.tag in tags or not tags else []
+        return found + [hit for child in self.children for hit in child.all(*tags)]
+
+    def get(self, name: str) -> str | None:
+        return self.attributes.get(name)
+
+    @property
+    def above(self) -> list[Element]:
+        return [] if self.parent is None else [self.parent, *self.parent.above]
+
+    @property
+    def words(self) -> str:
+        inner = " ".join([self.text, *(child.words for child in self.children)])
+        return " ".join(inner.split())
+
+
+def parse(source: str) -> Element:
+    """The page as a tree; an element that is closed twice or never fails."""
+    from html.parser import HTMLParser
+
+    root = Element("", {}, None)
+
+    class Parser(HTMLParser):
+        place = root
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            element = Element(tag, dict(attrs), self.place)
+            self.place.children.append(element)
+            if tag not in Element.VOID:
+                self.place = element
+
+        def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.place.children.append(Element(tag, dict(attrs), self.place))
+
+        def handle_endtag(self, tag: str) -> None:
+            if tag in Element.VOID:
+                return
+            assert self.place.tag == tag, f"</{tag}> closes <{self.place.tag}>"
+            self.place = self.place.parent or root
+
+        def handle_data(self, data: str) -> None:
+            self.place.text += data
+
+    parser = Parser()
+    parser.feed(source)
+    assert parser.place is root
+    return root
+
+
+@cache
+def source() -> str:
+    return finished.report(failures=FAILURES)
+
+
+@cache
+def tree() -> Element:
+    return parse(source())
+
+
+def sections(name: str) -> list[Element]:
+    return [element for element in tree().all("section") if element.get("id") == name]
+
+
+def test_nothing_is_loaded_from_anywhere() -> None:
+    for element in tree().all():
+        for name, value in element.attributes.items():
+            if name in {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}:
+                assert (value or "").startswith(("#", "data:,")), (element.tag, name, value)
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", source()))
+    assert addresses == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    styles = "".join(element.text for element in tree().all("style"))
+    assert not re.search(r"@import|url\(", styles)
+
+
+def test_policy_allows_this_script_and_no_request() -> None:
+    (policy,) = (
+        e.get("content") or "" for e in tree().all("meta") if e.get("http-equiv") is not None
+    )
+    (script,) = re.findall(r"<script>(.*?)</script>", source(), re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert policy.startswith("default-src 'none';")
+    assert script == html.SCRIPT.read_text()
+    assert "script-src 'none'" in page("a page without a script", "")
+
+
+def test_headings_landmarks_and_ids() -> None:
+    levels = [int(e.tag[1]) for e in tree().all("h1", "h2", "h3", "h4")]
+    assert levels.count(1) == 1 == levels[0]
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert {len(tree().all(tag)) for tag in ("header", "nav", "main", "search")} == {1}
+    ids = [e.get("id") for e in tree().all() if e.get("id")]
+    assert len(ids) == len(set(ids))
+    links = {(e.get("href") or "")[1:] for e in tree().all("a")}
+    assert {"main", "failed", "provenance", "task-movie", "task-own"} <= links <= set(ids)
+
+
+def test_figures_are_described_and_marked_by_method() -> None:
+    drawings = tree().all("svg")
+    figures = [e for e in drawings if e.get("role") == "img"]
+    assert len(figures) == 5 * len(finished.TASKS)
+    assert len({e.get("aria-label") for e in figures}) == len(figures)
+    assert all(e.get("aria-hidden") == "true" for e in drawings if e not in figures)
+    for figure in figures:
+        marked = {e.get("data-method") for e in figure.all() if e.get("data-method")}
+        # No cost is known of head only, so it is not in the two plots over a cost.
+        without = {"head"} if " over " in (figure.get("aria-label") or "") else set()
+        assert marked == set(finished.METHODS) - without
+    assert style.INK not in source(), "ink is the colour of the text around it"
+
+
+def test_tables_can_be_named_scrolled_and_sorted() -> None:
+    names = []
+    for found in tree().all("table"):
+        region = next(e for e in found.above if e.get("role") == "region")
+        assert region.get("tabindex") == "0"
+        (caption,) = found.all("caption")
+        assert caption.words == region.get("aria-label")
+        names.append(caption.words)
+        for cell in found.all("tbody")[0].all("th", "td"):
+            if "number" in (cell.get("class") or "").split():
+                value = cell.get("data-value")
+                assert value is not None
+                assert (value == "") == (cell.words == text.ABSENT), cell.words
+                float(value or 0)
+        for row in found.all("tbody")[0].all("tr"):
+            assert [e.get("scope") for e in row.all("th")] == ["row"]
+    assert len(set(names)) == len(names) == 4 * len(finished.TASKS)
+    boards = [e for e in tree().all("table") if e.get("class") == "board"]
+    for board in boards:
+        (ordered,) = (e for e in board.all("th") if e.get("aria-sort"))
+        assert (ordered.words, ordered.get("aria-sort")) == ("accuracy", "descending")
+        means = [row.all("td")[0].get("data-value") for row in board.all("tbody")[0].all("tr")]
+        assert means == sorted(means, key=lambda mean: -float(mean or 0))
+        columns = [e.get("data-column") for e in board.all("th") if e.get("scope") == "col"]
+        first = board.all("tbody")[0].all("tr")[0]
+        assert columns == [str(i) for i in range(len(first.all("th", "td")))]
+
+
+def test_without_script_all_is_shown_and_no_control_is() -> None:
+    controls = tree().all("button", "input", "form", "fieldset")
+    assert len(controls) > 20
+    for control in controls:
+        assert any("hidden" in e.attributes for e in (control, *control.above)), control.tag
+    allowed = {"button", "form"}
+    for element in tree().all():
+        if "hidden" in element.attributes and element.tag not in allowed:
+            assert element.get("class") == "note left-out"
+
+
+def test_data_cannot_become_markup() -> None:
+    assert not tree().all("b")
+    titles = [e.words for e in sections("task-own")[0].all("h2")]
+    assert titles == ['Own <b>"rows"</b> & more']
+    assert "conflicts: published <so>" in sections("task-own")[0].words
+    assert "&lt;/td&gt;" in table("c", ["a", "b"], [["x", Cell("</td>")]])
+
+
+def test_failures_are_listed_first_and_absent_when_there_are_none() -> None:
+    (failed,) = sections("failed")
+    shown = failed.words
+    for failure in FAILURES:
+        assert failure["stage"] in shown
+        assert " ".join(failure["reason"].split()) in shown
+    main = tree().all("main")[0].children
+    assert main[0] is failed
+    assert 'id="failed"' not in finished.report()
+    assert "Failed</a>" not in finished.report()
+
+
+def test_provenance_is_complete_and_can_be_copied() -> None:
+    (known,) = sections("provenance")
+    made = finished.made_with()
+    copies = [e.get("data-copy") or "" for e in known.all("button")]
+    content = finished.comparison()
+    digests = [content["base"]["digest"], *(t["data"]["digest"] for t in content["tasks"].values())]
+    for value in (*digests, "0f" * 20, f"git checkout {'0f' * 20}\nmake run"):
+        assert value in copies
+        assert " ".join(value.split()) in known.words
+    for name, version in made["versions"].items():
+        assert f"{name} {version}" in known.words
+    assert made["machine"]["processor"] in known.words
+    record = json.loads(copies[-1])
+    assert record["runs"]["movie"]["lora"]["1"] == finished.digest("movie", "lora", "full", 1)
+    assert record["machine"] == made["machine"]
+    every_run = [e.get("data-copy") for e in sections("task-movie")[0].all("button")]
+    assert finished.digest("movie", "lora", "full", 1) in every_run
+
+
+def test_commands_to_reproduce_follow_the_checkout() -> None:
+    assert facts.reproduce({"git_commit": None}) == "make run"
+    changed = finished.made_with(git_commit="ab" * 20, git_dirty=True)
+    shown = html.render(finished.comparison(), {}, {}, changed, {})
+    assert "uncommitted changes, which the commit lacks" in shown
+    assert "uncommitted changes" not in source()
+
+
+def test_what_is_missing_is_a_dash_and_no_error() -> None:
+    shown = parse(html.render(finished.comparison(), {}, {}, finished.made_with(), {}))
+    assert "No method of this task was exported." in shown.words
+    assert not shown.all("figure")
+    assert "Times are in units of" not in shown.words
+    board = next(e for e in shown.all("table") if e.get("class") == "board")
+    assert [e.words for e in board.all("td")].count(text.ABSENT) == 9 * len(finished.METHODS)
+
+
+# Colours ---------------------------------------------------------------------------------------
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colours, as WCAG 2 has it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (
+            p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def grounds() -> list[str]:
+    """Colours that marks are drawn on, in both themes."""
+    css = (html.SCRIPT.parent / "page.css").read_text()
+    return [
+        colour
+        for name in ("card", "tint")
+        for pair in re.findall(rf"--{name}: light-dark\((#\w+), (#\w+)\)", css)
+        for colour in pair
+    ]
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_colours_of_methods_stand_out_in_both_themes(place: int) -> None:
+    assert len(grounds()) == 4
+    for ground in grounds():
+        assert contrast(style.style(place).colour, ground) >= 3, ground
+
+
+def test_a_method_looks_the_same_in_table_and_plot() -> None:
+    looks = style.styles(list(finished.METHODS))
+    board = next(e for e in tree().all("table") if e.get("class") == "board")
+    figure = next(e for e in tree().all("svg") if "accuracy of each" in (e.get("aria-label") or ""))
+    for row in board.all("tbody")[0].all("tr"):
+        label = row.get("data-method") or ""
+        assert row.all("path")[0].get("fill") == looks[label].colour
+        drawn = [e for e in figure.all() if e.get("data-method") == label]
+        colours = {e.get("style") or "" for mark in drawn for e in mark.all()}
+        assert any(looks[label].colour in colour for colour in colours)
+
+
+# When the comparison could not be made -----------------------------------------------------------
+
+
+def test_failures_page_names_stages_reasons_logs_and_what_waits(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "train@movie-lora-1.log").write_text("traceback")
+    failed = {f["stage"]: f["reason"] for f in FAILURES}
+    written = write_failures(tmp_path, "sentiment", failed, ["compare", "register"])
+    shown = parse(written.read_text())
+    assert [e.words for e in shown.all("h1")] == ["sentiment: not finished"]
+    assert "2 stages failed; 2 more wait for them." in shown.words
+    assert "the loss became nan fix: lower <the> rate" in shown.words
+    assert [e.words for e in shown.all("summary")] == ["2 stages that need what is missing"]
+    (log,) = (e for e in shown.all("a") if e.get("href") != "#main")
+    assert (log.get("href"), log.words) == (
+        "logs/train%40movie-lora-1.log",
+        "logs/train@movie-lora-1.log",
+    )
+    record = json.loads((tmp_path / "failures.json").read_text())
+    assert record == {
+        "project": "sentiment",
+        "failed": [FAILURES[0] | {"log": "logs/train@movie-lora-1.log"}, FAILURES[1]],
+        "blocked": ["compare", "register"],
+    }
+    clear_failures(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["logs"]
+    clear_failures(tmp_path)
+
+
+def test_failures_page_without_anything_waiting() -> None:
+    assert "Waiting" not in failures_page("sentiment", FAILURES[:1], [])
+
+
+# Against the real thing --------------------------------------------------------------------------
+
+
+def shape(value: Any, *, free: frozenset[str] = frozenset()) -> Any:
+    """Keys of nested mappings; those below a free key are the user's own."""
+    if not isinstance(value, dict):
+        return None
+    return {key: "any" if key in free else shape(inner, free=free) for key, inner in value.items()}
+
+
+@pytest.mark.pipeline
+def test_the_made_up_comparison_has_the_shape_of_a_real_one(
+    first_run: tuple[Project, dict[str, Any]],
+) -> None:
+    real = first_run[0].json("comparison/comparison.json")
+    made = finished.comparison()
+    free = frozenset(
+        {"source", "options", "metric_titles", "waived", "majority", "classes_missing", "budgets"}
+    )
+
+    def one_task(content: dict[str, Any]) -> Any:
+        task = content["tasks"]["movie"]
+        entry = task["methods"]["lora"]
+        metric = task["primary"]
+        whole = content | {"tasks": None}
+        parts = [whole, task | {"methods": None}, entry | {"summary": None}]
+        parts += [entry["summary"][metric], dict.fromkeys(entry["runs"][0])]
+        return [shape(part, free=free) for part in parts]
+
+    assert one_task(made) == one_task(real)
+    root = first_run[0].root / "runs"
+    for kind, known in (("cost", finished.costs()), ("export", finished.certificates())):
+        names = ("lora.json", "certificate.json")
+        files = [p for p in (root / kind).rglob("*.json") if p.name in names]
+        assert files
+        for file in files:
+            assert set(known["movie"]["lora"]) <= set(json.loads(file.read_text())), file
