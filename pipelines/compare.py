@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import queue
 import shlex
@@ -25,6 +26,7 @@ from pipelines.environment import configure_prefect
 from pipelines.progress import Display, show_results
 from pipelines.scheduler import Scheduler
 from pipelines.workers import WorkerDied, run_command, start_server
+from tunetrail import logs
 from tunetrail.dag import Cell, Dag, project_root, stale_cells
 from tunetrail.errors import TuneTrailError
 from tunetrail.estimate import Estimator, known_durations, remember
@@ -34,6 +36,8 @@ from tunetrail.report.failures import clear_failures, write_failures
 
 _COMPARISON = Path("comparison")
 _RECEIPT = Path("receipt.json")
+
+_log = logging.getLogger("pipelines.compare")
 
 
 @dataclass
@@ -85,6 +89,7 @@ def run_stale(
     def execute(name: str, command: str) -> None:
         display.started(name)
         log = STATE_DIR / "logs" / f"{name}.log"
+        _log.info("%s begins, log in %s", name, log)
         run_command(command, log, lambda *state: display.step(name, *state))
 
     outcome = Outcome()
@@ -99,6 +104,7 @@ def run_stale(
             pass
         elif dag.begin(cell.name):
             outcome.restored.append(cell.name)
+            _log.info("%s is restored from DVC's run cache", cell.name)
         else:
             future = execute.with_options(name=cell.stage).submit(cell.name, cell.command)
             future.add_done_callback(lambda done: finished.put((cell, done)))
@@ -114,6 +120,7 @@ def run_stale(
             dag.record(cell.name)
         except Exception as error:  # the reason is shown; the other cells go on
             outcome.failed[cell.name] = str(error)
+            _log.info("%s failed: %s", cell.name, error)
             display.finished(cell.name, failed=True)
             for lost in scheduler.fail(cell.name):
                 outcome.blocked.append(lost)
@@ -122,6 +129,7 @@ def run_stale(
             outcome.executed.append(cell.name)
             scheduler.finish(cell.name)
             display.finished(cell.name)
+            _log.info("%s took %.1f s", cell.name, display.seconds[cell.name])
 
     runner: Any = ThreadPoolTaskRunner(max_workers=width)
 
@@ -170,7 +178,15 @@ def main() -> int:
     parser.add_argument(
         "--json", action="store_true", help="print what was done as JSON on standard output"
     )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=int(os.environ.get(logs.VERBOSE) or 0),
+        help="log what is done to standard error and to .tunetrail/logs; -vv: libraries, too",
+    )
     options = parser.parse_args()
+    logs.configure(options.verbose)
     console = Console(stderr=options.json, soft_wrap=True, highlight=False, markup=False)
     try:
         return _run(options.workers, options.json, console)
@@ -241,6 +257,10 @@ def _finish(console: Console, params: Params) -> dict[str, Any]:
 
     done = bring_up_to_date(_RECEIPT)
     show_results(console, read_json(_COMPARISON / "comparison.json"))
+    programs = Path(sys.executable).parent
+    if programs.is_relative_to(Path.cwd()):
+        programs = programs.relative_to(Path.cwd())
+    mlflow, server = (shlex.quote(str(programs / name)) for name in ("mlflow", "prefect"))
     home = os.environ.get("PREFECT_HOME")
     prefect = f"PREFECT_HOME={shlex.quote(home)} " if home else ""
     registered = done["versions_created"] + done["versions_present"]
@@ -249,8 +269,8 @@ def _finish(console: Console, params: Params) -> dict[str, Any]:
         f"Table       {(_COMPARISON / 'table.md').absolute()}\n"
         f"MLflow      experiment '{params.project}': {done['runs_created']} runs added, "
         f"{done['runs_present']} were there, {registered} registered models\n"
-        f"  open it   .venv/bin/mlflow ui --backend-store-uri {shlex.quote(tracking_uri())}\n"
-        f"Prefect     {prefect}.venv/bin/prefect server start"
+        f"  open it   {mlflow} ui --backend-store-uri {shlex.quote(tracking_uri())}\n"
+        f"Prefect     {prefect}{server} server start"
     )
     for refused in done["refused"]:
         console.print(f"NOT registered: {refused['name']}: {refused['reason']}", style="red")

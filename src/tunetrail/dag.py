@@ -8,6 +8,7 @@ uses a :class:`Dag`; commands may run anywhere meanwhile.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
+
+#: Where dvc.yaml finds the code that its stages depend on. In a checkout it is there; in a project
+#: made by ``tunetrail init`` it is a link to the installed package (see :func:`link_code`).
+CODE = Path("src/tunetrail")
+
+#: The pipeline as it comes with TuneTrail (in a checkout a link to the dvc.yaml there).
+PIPELINE = Path(__file__).parent / "template" / "pipeline.yaml"
+
+_PHRASES = {"modified": "changed", "deleted": "is gone", "new": "is new"}
 
 
 @dataclass(frozen=True)
@@ -26,12 +36,16 @@ class Cell:
         command: The shell command of the stage.
         upstream: Names of the cells whose outputs it reads.
         alone: Whether nothing else may run beside it (it measures time).
+        inputs: Paths that it reads, relative to the project.
+        outputs: Paths that it writes.
     """
 
     name: str
     command: str
     upstream: frozenset[str]
     alone: bool
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @property
     def stage(self) -> str:
@@ -42,12 +56,17 @@ class Cell:
 class Dag:
     """The graph of the DVC project in ``root``."""
 
+    #: The only reason of a cell that dvc.lock knows nothing of.
+    NEVER = "never executed here"
+
     def __init__(self, root: Path) -> None:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
-        logging.getLogger("dvc").setLevel(logging.ERROR)
+        if not logging.getLogger().isEnabledFor(logging.INFO):
+            logging.getLogger("dvc").setLevel(logging.ERROR)
         allow_missing_git(root)
+        link_code(root)
         try:
             self._repo = Repo(str(root))
             graph = self._repo.index.graph
@@ -56,8 +75,10 @@ class Dag:
                 f"DVC cannot read the project in '{root}': {' '.join(str(error).split())}",
                 "correct params.yaml or dvc.yaml; `dvc status` shows DVC's own message",
             ) from None
+        check_pipeline(root)
         import networkx
 
+        self._root = Path(self._repo.root_dir)
         self._stages: dict[str, Any] = {}
         self.cells: dict[str, Cell] = {}
         # DVC's edges point from a stage to what it depends on. Beyond that, dvc.yaml's own order.
@@ -72,7 +93,10 @@ class Dag:
                 command=stage.cmd,
                 upstream=frozenset(s.addressing for s in graph.successors(stage)),
                 alone=bool((stage.meta or {}).get("alone")),
+                inputs=tuple(self._shown(dep) for dep in stage.deps),
+                outputs=tuple(self._shown(out) for out in stage.outs),
             )
+        self._produced = {path for cell in self.cells.values() for path in cell.outputs}
 
     def changes(self, name: str) -> list[str]:
         """Why the cell is stale, one phrase a reason; empty when it is up to date.
@@ -82,17 +106,45 @@ class Dag:
         """
         stage = self._stages[name]
         with self._locked():
-            status = stage.status()
+            status = stage.status().get(stage.addressing, [])
+        if not status:
+            return []
+        if not any(item.hash_info for item in (*stage.deps, *stage.outs)):
+            return [self.NEVER]
+        items = {str(item): item for item in (*stage.deps, *stage.outs)}
         reasons: list[str] = []
-        for entry in status.get(stage.addressing, []):
-            if isinstance(entry, str):
+        for entry in status:
+            if isinstance(entry, str):  # "changed command"
                 reasons.append(entry)
                 continue
-            for kind, paths in entry.items():
-                what = kind.removeprefix("changed ").removesuffix("s").replace("dep", "input")
-                for path, state in paths.items():
-                    reasons += _phrases(what.replace("out", "output"), path, state)
+            for states in entry.values():
+                for path, state in states.items():
+                    if isinstance(state, dict):
+                        dep = items[path]
+                        reasons += _changed_parameters(dep.hash_info.value or {}, dep.read_params())
+                    else:
+                        what = self._kind(items[path], stage)
+                        reasons.append(f"{what} {_PHRASES.get(state, state)}")
         return reasons
+
+    def _kind(self, item: Any, stage: Any) -> str:
+        """What a person would call an input or output of a stage."""
+        path = self._shown(item)
+        if item in stage.outs:
+            return f"output {path}"
+        if path == CODE.as_posix():
+            return "code of TuneTrail"
+        if Path(path).is_relative_to(CODE):
+            return f"code {Path(path).relative_to(CODE)}"
+        if any(Path(made).is_relative_to(path) for made in self._produced):
+            return f"input {path}"
+        return f"{'folder' if (self._root / path).is_dir() else 'file'} {path}"
+
+    def _shown(self, item: Any) -> str:
+        """Path of an input or output, relative to the project if it is inside."""
+        path = Path(item.fs_path)
+        inside = path.is_relative_to(self._root)
+        return (path.relative_to(self._root) if inside else path).as_posix()
 
     def begin(self, name: str) -> bool:
         """Clear the cell's outputs for a new execution, or restore them from the run cache.
@@ -147,14 +199,34 @@ class Dag:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with self._repo.lock, self._repo.scm_context():
-            yield
+        from dvc.lock import LockError
+
+        try:
+            self._repo.lock.lock()
+        except LockError:
+            raise TuneTrailError(
+                f"another DVC command is at work in '{self._root}'", "wait for it, or stop it"
+            ) from None
+        try:
+            with self._repo.scm_context():
+                yield
+        finally:
+            self._repo.lock.unlock()
 
 
-def _phrases(what: str, path: str, state: Any) -> list[str]:
-    if isinstance(state, dict):  # parameters: file → key → state
-        return [f"parameter {key} {value}" for key, value in state.items()]
-    return [f"{what} {path} {state}"]
+def _changed_parameters(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """One phrase a parameter that is not what the last execution used."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in dict.fromkeys([*now, *before]):
+            inner = f"{key}.{name}" if key else str(name)
+            if name not in before:
+                yield f"parameter {inner} is new: {now[name]}"
+            elif name not in now:
+                yield f"parameter {inner} is gone; it was {before[name]}"
+            else:
+                yield from _changed_parameters(before[name], now[name], inner)
+    elif before != now:
+        yield f"parameter {key} changed: {before} → {now}"
 
 
 def allow_missing_git(root: Path = Path()) -> None:
@@ -162,6 +234,48 @@ def allow_missing_git(root: Path = Path()) -> None:
     local = root / ".dvc" / "config.local"
     if not (root / ".git").exists() and (root / ".dvc").is_dir() and not local.exists():
         local.write_text("[core]\n    no_scm = true\n", encoding="utf-8")
+
+
+def link_code(root: Path) -> None:
+    """Let ``src/tunetrail`` of a project that is not a checkout be the installed package.
+
+    DVC hashes files through the link and records them under its own name, so that an upgrade makes
+    stale what it changes, and the lock file is the same on every machine. The link itself is not:
+    it is renewed whenever it points elsewhere, such as in a clone.
+    """
+    link, package = root / CODE, Path(__file__).resolve().parent
+    if link.exists() and (not link.is_symlink() or link.resolve() == package):
+        return
+    if CODE.as_posix() not in (root / "dvc.yaml").read_text(encoding="utf-8"):
+        return
+    link.parent.mkdir(exist_ok=True)
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.symlink_to(package)
+    os.replace(temporary, link)
+
+
+def check_pipeline(root: Path) -> None:
+    """Check that the pipeline of a project that is not a checkout fits the installed package.
+
+    Raises:
+        TuneTrailError: It is that of another version.
+    """
+    if not (root / CODE).is_symlink():
+        return
+    import yaml
+
+    shipped, own = (
+        yaml.safe_load(path.read_text(encoding="utf-8")).get("stages", {})
+        for path in (PIPELINE, root / "dvc.yaml")
+    )
+    differing = [name for name in shipped if own.get(name) != shipped[name]]
+    if differing:
+        raise TuneTrailError(
+            f"dvc.yaml of '{root}' is not the pipeline of the installed TuneTrail: "
+            f"{', '.join(differing)} differ",
+            f"write it anew with `tunetrail init {root} --update` (stages of your own belong in "
+            "a dvc.yaml in another folder)",
+        )
 
 
 def project_root(start: Path) -> Path:

@@ -146,6 +146,12 @@ def cache_folder() -> Path:
     return home if writable else STATE_DIR / "cache"
 
 
+def index_urls() -> list[str]:
+    """The package indexes that pip is configured with on this machine."""
+    options = _pip_configuration()
+    return [*options["index-url"], *options["extra-index-url"]]
+
+
 def _pip_configuration() -> dict[str, list[str]]:
     """Index settings as pip resolves them here (files and environment)."""
     keys = ("index-url", "extra-index-url", "find-links", "trusted-host", "cert")
