@@ -13,6 +13,7 @@ import typer
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json
+from tunetrail.machine import machine_errors
 
 PARAMS = Path("params.yaml")
 
@@ -53,7 +54,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code (2 for bad input, without a traceback)."""
     try:
-        app(args=None if arguments is None else list(arguments))
+        with machine_errors():
+            app(args=None if arguments is None else list(arguments))
     except TuneTrailError as error:
         typer.echo(f"error: {error}", err=True)
         return 2
@@ -67,7 +69,8 @@ def execute(arguments: Sequence[str], progress: Any = None) -> None:
         arguments: As on the command line.
         progress: Called by the train stage instead of drawing a bar (``training.loop.Progress``).
     """
-    app(args=list(arguments), standalone_mode=False, obj=progress)
+    with machine_errors():
+        app(args=list(arguments), standalone_mode=False, obj=progress)
 
 
 # Inspecting ------------------------------------------------------------------------------------
