@@ -7,15 +7,21 @@ uses a :class:`Dag`; commands may run anywhere meanwhile.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
+import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
+from tunetrail.files import write_json
+from tunetrail.machine import require_room
 
 #: Where dvc.yaml finds the code that its stages depend on. In a checkout it is there; in a project
 #: made by ``tunetrail init`` it is a link to the installed package (see :func:`link_code`).
@@ -65,15 +71,19 @@ class Dag:
 
         if not logging.getLogger().isEnabledFor(logging.INFO):
             logging.getLogger("dvc").setLevel(logging.ERROR)
+        # What it could not put into the cache is found, and told in words, by this class.
+        logging.getLogger("dvc_data").setLevel(logging.CRITICAL)
         allow_missing_git(root)
         link_code(root)
         try:
-            self._repo = Repo(str(root))
+            # A finished stage is never given up because some DVC command is busy for a moment.
+            self._repo = Repo(str(root), _wait_for_lock=True)
             graph = self._repo.index.graph
         except DvcException as error:
             raise TuneTrailError(
                 f"DVC cannot read the project in '{root}': {' '.join(str(error).split())}",
-                "correct params.yaml or dvc.yaml; `dvc status` shows DVC's own message",
+                "correct params.yaml or dvc.yaml (`dvc status` shows DVC's own message); if "
+                "dvc.lock is damaged, delete it: results come back from DVC's cache",
             ) from None
         check_pipeline(root)
         import networkx
@@ -97,6 +107,32 @@ class Dag:
                 outputs=tuple(self._shown(out) for out in stage.outs),
             )
         self._produced = {path for cell in self.cells.values() for path in cell.outputs}
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Let no other DVC command write outputs meanwhile: it says at once who works on them.
+
+        Only for a process that runs once in a project: what such a process left when it was killed
+        is cleared away.
+
+        Raises:
+            TuneTrailError: Another DVC command is writing outputs.
+        """
+        from dvc.rwlock import RWLOCK_FILE, rwlock
+
+        outputs = [out.fs_path for stage in self._stages.values() for out in stage.outs]
+        folder, hardlink = self._repo.tmp_dir, self._repo.config["core"].get("hardlink_lock", False)
+        with self._locked():
+            _forget_killed(Path(folder) / RWLOCK_FILE)
+            # As readers: others may still look (`dvc status`, `tunetrail plan`).
+            held = rwlock(folder, self._repo.fs, " ".join(sys.argv), outputs, [], hardlink)
+            held.__enter__()
+        try:
+            yield
+        finally:
+            # Somebody may have deleted the list meanwhile.
+            with self._locked(), suppress(AssertionError):
+                held.__exit__(None, None, None)
 
     def changes(self, name: str) -> list[str]:
         """Why the cell is stale, one phrase a reason; empty when it is up to date.
@@ -156,6 +192,9 @@ class Dag:
 
         stage = self._stages[name]
         with self._locked():
+            if self._lacks_cache_only(stage):  # the disk was full: the outputs are there
+                self._save(stage)
+                return True
             stage.remove_outs(ignore_remove=False, force=False)
             try:
                 self._repo.stage_cache.restore(stage)
@@ -195,23 +234,78 @@ class Dag:
     def _save(self, stage: Any) -> None:
         stage.save()
         stage.commit()
-        stage.dump(update_pipeline=False)
+        with _intact(Path(self._repo.root_dir) / "dvc.lock", Path(self._repo.tmp_dir) / "before"):
+            stage.dump(update_pipeline=False)
+        for out in stage.outs:
+            if out.use_cache and out.changed_cache():
+                folder = Path(self._repo.cache.local.path)
+                require_room(folder, out.meta.size or 0, f"DVC's copy of {out}")
+                raise TuneTrailError(
+                    f"DVC could not put {out} into its cache '{folder}'", "repeat the command"
+                )
+
+    @staticmethod
+    def _lacks_cache_only(stage: Any) -> bool:
+        """Whether the outputs in the workspace are those of dvc.lock and its inputs of now."""
+        return not (
+            stage.changed_stage()
+            or stage.changed_deps()
+            or any(out.workspace_status() for out in stage.outs)
+        )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         from dvc.lock import LockError
+        from dvc.rwlock import RWLockFileCorruptedError
 
         try:
-            self._repo.lock.lock()
-        except LockError:
-            raise TuneTrailError(
-                f"another DVC command is at work in '{self._root}'", "wait for it, or stop it"
-            ) from None
-        try:
-            with self._repo.scm_context():
+            with self._repo.lock, self._repo.scm_context():
                 yield
-        finally:
-            self._repo.lock.unlock()
+        except LockError as error:
+            busy = re.findall(r"^  \((PID \d+)\): (.*)", str(error), re.MULTILINE)
+            who = "; ".join(f"{command} ({pid})" for pid, command in busy)
+            raise TuneTrailError(
+                f"another DVC command is at work in this project: {who or 'it holds the lock'}",
+                "wait until it is done, or stop it; if there is no such process any more, delete "
+                ".dvc/tmp/rwlock",
+            ) from None
+        except RWLockFileCorruptedError:
+            raise TuneTrailError(
+                "DVC's list of who works on what, .dvc/tmp/rwlock, was cut off by a kill",
+                "delete it, or start `make run`, which does",
+            ) from None
+
+
+@contextmanager
+def _intact(file: Path, copy: Path) -> Iterator[None]:
+    """Leave ``file`` as it was if the block, which writes it in place, fails."""
+    existed = file.is_file()
+    if existed:
+        shutil.copyfile(file, copy)
+    try:
+        yield
+    except BaseException:
+        if existed:
+            os.replace(copy, file)
+        raise
+    copy.unlink(missing_ok=True)
+
+
+def _forget_killed(file: Path) -> None:
+    """Drop this program's entries from DVC's list of who works on what, and a list cut off."""
+    try:
+        entries: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        file.unlink()
+        return
+    readers = {
+        path: kept
+        for path, who in entries.get("read", {}).items()
+        if (kept := [one for one in who if not one["cmd"].startswith(sys.argv[0])])
+    }
+    write_json(file, {**entries, "read": readers})
 
 
 def _changed_parameters(before: Any, now: Any, key: str = "") -> Iterator[str]:

@@ -14,6 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code (2 for bad input, without a traceback)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     from tunetrail.errors import TuneTrailError
+    from tunetrail.machine import machine_errors
 
     try:
         if given[:1] == ["doctor"] and not {"--help", "-h"} & set(given):
@@ -21,9 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from tunetrail.doctor import main as examine
 
             return examine(given[1:])
-        from tunetrail.cli.app import app
+        with machine_errors():
+            from tunetrail.cli.app import app
 
-        app(args=given, prog_name="tunetrail")
+            app(args=given, prog_name="tunetrail")
     except TuneTrailError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -44,5 +46,7 @@ def execute(arguments: Sequence[str], progress: Any = None) -> None:
         progress: Called by the train stage instead of drawing a bar (``training.loop.Progress``).
     """
     from tunetrail.cli.app import app
+    from tunetrail.machine import machine_errors
 
-    app(args=list(arguments), standalone_mode=False, obj=progress)
+    with machine_errors():
+        app(args=list(arguments), standalone_mode=False, obj=progress)

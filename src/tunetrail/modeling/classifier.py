@@ -127,7 +127,7 @@ def build_classifier(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(base, local_files_only=True)
-    sites_of(config.model_type, config.num_hidden_layers)
+    sites = sites_of(config.model_type, config.num_hidden_layers)
     trunk, loading = AutoModel.from_pretrained(
         base,
         local_files_only=True,
@@ -135,7 +135,20 @@ def build_classifier(
         dtype=torch.float32,
         attn_implementation=attention.register(),
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused below, with names and sizes
     )
+    for name, stored, wanted in sorted(loading["mismatched_keys"]):
+        raise TuneTrailError(
+            f"base model: '{name}' is {tuple(stored)} in the weights in {base} and {tuple(wanted)} "
+            "by config.json",
+            "use weights and config.json of one model",
+        )
+    for name in sorted(loading["unexpected_keys"]):
+        if name.startswith(sites.layers):
+            raise TuneTrailError(
+                f"base model: config.json in {base} has no place for the weights of '{name}'",
+                "use weights and config.json of one model",
+            )
     if pooling == "mean":
         trunk.pooler = None  # not used, so neither trained nor counted
     missing = {k for k in loading["missing_keys"] if pooling != "mean" or "pooler" not in k}

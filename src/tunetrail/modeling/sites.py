@@ -50,7 +50,8 @@ class Sites:
 
 def usable_positions(config: dict[str, Any]) -> int:
     """Tokens that a text may have, from a model's configuration."""
-    offset = config["pad_token_id"] + 1 if config["model_type"] in _OFFSET_POSITIONS else 0
+    # 1 is what transformers takes where a configuration of these families does not say it.
+    offset = config.get("pad_token_id", 1) + 1 if config["model_type"] in _OFFSET_POSITIONS else 0
     return int(config["max_position_embeddings"]) - offset
 
 
@@ -69,7 +70,8 @@ def sites_of(model_type: str, layers: int) -> Sites:
     if model_type not in _FAMILIES:
         raise TuneTrailError(
             f"base model architecture '{model_type}' has no declared sites",
-            f"use one of {', '.join(sorted(_FAMILIES))}, or add a row to modeling/sites.py",
+            f"use an encoder of one of the families {', '.join(sorted(_FAMILIES))}, or add a row "
+            "to modeling/sites.py",
         )
     path, within = _FAMILIES[model_type]
     return Sites(layers=path, within_layer=within, count=layers)

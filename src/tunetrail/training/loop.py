@@ -191,7 +191,6 @@ def fit(
         losses.append([step, _mean_loss(recent, step, train_step)])
     train_step.finish()
     kept = best.restore(scores)
-    checkpoints.remove()
     return {"steps": step, "loss": losses, "selection": scores, "kept": kept}
 
 
