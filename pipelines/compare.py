@@ -6,14 +6,22 @@ keeps the states. Workers execute the same commands as ``dvc repro``.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the seconds of importing
+
 import argparse
 import contextlib
 import json
+import logging
 import os
 import queue
 import shlex
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,19 +29,26 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from pipelines.environment import configure_prefect
+from pipelines.environment import configure_prefect, guard_server
 from pipelines.progress import Display, show_results
 from pipelines.scheduler import Scheduler
-from pipelines.workers import WorkerDied, run_command, start_server
+from pipelines.workers import WorkerDied, end_all, run_command, start_server
+from tunetrail import logs
 from tunetrail.dag import Cell, Dag, project_root, stale_cells
 from tunetrail.errors import TuneTrailError
 from tunetrail.estimate import Estimator, known_durations, remember
 from tunetrail.files import STATE_DIR, read_json
+from tunetrail.machine import from_machine, machine_errors
 from tunetrail.params import Params, check_sources, read_params
 from tunetrail.report.failures import clear_failures, write_failures
 
 _COMPARISON = Path("comparison")
 _RECEIPT = Path("receipt.json")
+
+_log = logging.getLogger("pipelines.compare")
+
+#: Signals that end a run in order.
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -55,6 +70,35 @@ class Outcome:
 
 class RunsFailed(RuntimeError):
     """Some stages failed; the others are done."""
+
+
+class Stopped(RuntimeError):
+    """A signal ended the run.
+
+    Args:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+@contextlib.contextmanager
+def signals_to(handler: Callable[[int, Any], None], *numbers: int) -> Iterator[None]:
+    """Have signals handled in the block, except those that this process was told to ignore."""
+    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _stop(number: int, _: Any) -> None:
+    raise Stopped(number)
 
 
 def run_stale(
@@ -85,13 +129,25 @@ def run_stale(
     def execute(name: str, command: str) -> None:
         display.started(name)
         log = STATE_DIR / "logs" / f"{name}.log"
+        _log.info("%s begins, log in %s", name, log)
         run_command(command, log, lambda *state: display.step(name, *state))
 
     outcome = Outcome()
     # Twice the width is handed over, so that no worker waits while a result is recorded; the task
     # runner keeps the width.
     scheduler = Scheduler(dag.cells, 2 * width)
-    finished: queue.Queue[tuple[Cell, PrefectFuture[None]]] = queue.Queue()
+    # Simple, because a signal's handler may put something into it at any moment.
+    events: queue.SimpleQueue[tuple[Cell, PrefectFuture[None]] | int] = queue.SimpleQueue()
+
+    stopping = False
+
+    def stop(number: int, _: Any) -> None:
+        """Take a signal between two steps, so that it cannot cut dvc.lock in half."""
+        if stopping:  # and it takes too long
+            display.__exit__()
+            sys.stderr.write(f"{Stopped(number)} at once\n")
+            os._exit(128 + number)
+        events.put(number)
 
     def look_at(cell: Cell) -> None:
         """Start a cell, or find that there is nothing to do for it."""
@@ -99,44 +155,64 @@ def run_stale(
             pass
         elif dag.begin(cell.name):
             outcome.restored.append(cell.name)
+            _log.info("%s is restored from DVC's run cache", cell.name)
         else:
             future = execute.with_options(name=cell.stage).submit(cell.name, cell.command)
-            future.add_done_callback(lambda done: finished.put((cell, done)))
+            future.add_done_callback(lambda done: events.put((cell, done)))
             return
         scheduler.finish(cell.name)
         if cell.name in stale:
             display.finished(cell.name)
 
     def settle(cell: Cell, future: PrefectFuture[None]) -> None:
-        """Record what a cell gave, or give up what depends on it."""
+        """Record what a cell gave."""
+        future.result()
+        dag.record(cell.name)
+        outcome.executed.append(cell.name)
+        scheduler.finish(cell.name)
+        display.finished(cell.name)
+        _log.info("%s took %.1f s", cell.name, display.seconds[cell.name])
+
+    @contextlib.contextmanager
+    def failing(cell: Cell) -> Iterator[None]:
+        """Give up a cell that fails, and what depends on it; the others go on."""
         try:
-            future.result()
-            dag.record(cell.name)
-        except Exception as error:  # the reason is shown; the other cells go on
-            outcome.failed[cell.name] = str(error)
+            yield
+        except Exception as error:
+            outcome.failed[cell.name] = str(from_machine(error) or error)
+            _log.info("%s failed: %s", cell.name, error)
             display.finished(cell.name, failed=True)
             for lost in scheduler.fail(cell.name):
                 outcome.blocked.append(lost)
                 display.finished(lost)
-        else:
-            outcome.executed.append(cell.name)
-            scheduler.finish(cell.name)
-            display.finished(cell.name)
 
     runner: Any = ThreadPoolTaskRunner(max_workers=width)
 
     @flow(name="compare", task_runner=runner)
     def compare(project: str) -> None:
-        while scheduler.busy:
-            while (ready := scheduler.next()) is not None:
-                look_at(ready)
-            if scheduler.busy:
-                settle(*finished.get())
+        nonlocal stopping
+        with signals_to(stop, signal.SIGTERM):  # Prefect has put a handler of its own there
+            while scheduler.busy:
+                while (ready := scheduler.next()) is not None:
+                    with failing(ready):
+                        look_at(ready)
+                if scheduler.busy:
+                    event = events.get()
+                    if isinstance(event, int):
+                        stopping = True
+                        end_all()
+                        raise Stopped(event)
+                    with failing(event[0]):
+                        settle(*event)
         if outcome.failed:
             raise RunsFailed("; ".join(f"{n}: {why}" for n, why in outcome.failed.items()))
         create_table_artifact(key="comparison", table=_rows(), description=f"Scores of {project}")
 
-    with contextlib.suppress(RunsFailed):  # Prefect has the state; the outcome has the reasons
+    guard_server()
+    with (
+        contextlib.suppress(RunsFailed),  # Prefect has the state; the outcome has the reasons
+        signals_to(stop, *_STOPPING),
+    ):
         compare(project)
     return outcome
 
@@ -170,16 +246,27 @@ def main() -> int:
     parser.add_argument(
         "--json", action="store_true", help="print what was done as JSON on standard output"
     )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=int(os.environ.get(logs.VERBOSE) or 0),
+        help="log what is done to standard error and to .tunetrail/logs; -vv: libraries, too",
+    )
     options = parser.parse_args()
+    logs.configure(options.verbose)
     console = Console(stderr=options.json, soft_wrap=True, highlight=False, markup=False)
     try:
-        return _run(options.workers, options.json, console)
+        with machine_errors(), signals_to(_stop, *_STOPPING):
+            return _run(options.workers, options.json, console)
     except TuneTrailError as error:
         console.print(f"error: {error}", style="red")
         return 2
-    except KeyboardInterrupt:
-        console.print("interrupted; what is done is kept, repeat the command to go on")
-        return 130
+    except Stopped as stopped:
+        for number in _STOPPING:  # what is left to do ends by itself
+            signal.signal(number, signal.SIG_IGN)
+        console.print(f"{stopped}; what is done is kept, repeat the command to go on")
+        return 128 + stopped.number
 
 
 def _run(workers: int, as_json: bool, console: Console) -> int:
@@ -192,6 +279,7 @@ def _run(workers: int, as_json: bool, console: Console) -> int:
     if any(budget.minutes is not None for budget in params.budgets.values()):
         width = 1  # a neighbour would take its share of the minutes
     STATE_DIR.mkdir(exist_ok=True)
+    tempfile.gettempdir()  # workers need it: that there is none is said now
     configure_prefect()
     try:
         with FileLock(STATE_DIR / "run.lock", timeout=0):
@@ -217,6 +305,11 @@ def _run(workers: int, as_json: bool, console: Console) -> int:
 
 def _execute(root: Path, params: Params, width: int, console: Console) -> Outcome:
     dag = Dag(root)
+    with dag.claimed():
+        return _execute_stale(dag, root, params, width, console)
+
+
+def _execute_stale(dag: Dag, root: Path, params: Params, width: int, console: Console) -> Outcome:
     stale = stale_cells(dag)
     if not stale:
         console.print("Everything is up to date.")
@@ -232,7 +325,8 @@ def _execute(root: Path, params: Params, width: int, console: Console) -> Outcom
         try:
             return run_stale(dag, stale, params.project, width, display)
         finally:
-            remember(root, display.seconds)
+            with contextlib.suppress(OSError):  # a full disk: it is only for the time left
+                remember(root, display.seconds)
 
 
 def _finish(console: Console, params: Params) -> dict[str, Any]:
@@ -241,6 +335,10 @@ def _finish(console: Console, params: Params) -> dict[str, Any]:
 
     done = bring_up_to_date(_RECEIPT)
     show_results(console, read_json(_COMPARISON / "comparison.json"))
+    programs = Path(sys.executable).parent
+    if programs.is_relative_to(Path.cwd()):
+        programs = programs.relative_to(Path.cwd())
+    mlflow, server = (shlex.quote(str(programs / name)) for name in ("mlflow", "prefect"))
     home = os.environ.get("PREFECT_HOME")
     prefect = f"PREFECT_HOME={shlex.quote(home)} " if home else ""
     registered = done["versions_created"] + done["versions_present"]
@@ -249,8 +347,8 @@ def _finish(console: Console, params: Params) -> dict[str, Any]:
         f"Table       {(_COMPARISON / 'table.md').absolute()}\n"
         f"MLflow      experiment '{params.project}': {done['runs_created']} runs added, "
         f"{done['runs_present']} were there, {registered} registered models\n"
-        f"  open it   .venv/bin/mlflow ui --backend-store-uri {shlex.quote(tracking_uri())}\n"
-        f"Prefect     {prefect}.venv/bin/prefect server start"
+        f"  open it   {mlflow} ui --backend-store-uri {shlex.quote(tracking_uri())}\n"
+        f"Prefect     {prefect}{server} server start"
     )
     for refused in done["refused"]:
         console.print(f"NOT registered: {refused['name']}: {refused['reason']}", style="red")
@@ -261,8 +359,12 @@ def _show_failures(outcome: Outcome, console: Console) -> None:
     console.print(
         f"{len(outcome.failed)} stages failed; the others are done and kept:", style="red"
     )
+    alike: dict[str, list[str]] = {}
     for name, reason in outcome.failed.items():
-        console.print(f"  {name}: {reason}")
+        alike.setdefault(reason, []).append(name)
+    for reason, names in alike.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        console.print(f"  {', '.join(names[:3])}{more}: {reason}")
     console.print(
         f"{len(outcome.blocked)} stages below them wait. Repeat the command when the reason is "
         "gone; only what is missing will run."

@@ -20,14 +20,24 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
+from tunetrail.machine import LESS_MEMORY, machine_errors
 
 _PRELOAD = ["pipelines.preload", "pipelines.workers"]
 
 Report = Callable[[int, int, float], None]
 
 
+#: Workers at work, by process id, and whether they are to end.
+_at_work: set[int] = set()
+_ending = threading.Event()
+
+
 class WorkerDied(RuntimeError):
     """A worker ended without an answer (killed, out of memory): worth another try."""
+
+
+class Ended(RuntimeError):
+    """A worker was ended by :func:`end_all`: not worth another try."""
 
 
 class StageCrashed(RuntimeError):
@@ -43,6 +53,19 @@ def start_server() -> None:
     ensure_running()
 
 
+def end_all() -> None:
+    """Kill every worker, and whatever it started; commands that still come are not run."""
+    _ending.set()
+    for process in list(_at_work):
+        _kill(process)
+
+
+def _kill(process: int) -> None:
+    for kill in (os.kill, os.killpg):  # just started, it has no group of its own yet
+        with contextlib.suppress(ProcessLookupError):
+            kill(process, signal.SIGKILL)
+
+
 def run_command(command: str, log: Path, report: Report | None = None) -> None:
     """Run one ``tunetrail`` command in a worker and wait for it.
 
@@ -55,7 +78,10 @@ def run_command(command: str, log: Path, report: Report | None = None) -> None:
         TuneTrailError: The command refused its input.
         StageCrashed: Any other error of the command.
         WorkerDied: The worker was killed.
+        Ended: All workers are being ended.
     """
+    if _ending.is_set():
+        raise Ended(command)
     program, *arguments = shlex.split(command)
     if program != "tunetrail":
         raise TuneTrailError(f"stage command '{command}'", "stages are tunetrail subcommands")
@@ -67,20 +93,37 @@ def run_command(command: str, log: Path, report: Report | None = None) -> None:
     )
     process.start()
     theirs.close()
+    worker = process.pid or 0
+    _at_work.add(worker)
     try:
+        if _ending.is_set():  # it started just then
+            _kill(worker)
         outcome = _listen(ours, report)
         process.join()
     except BaseException:
         # Cancelled: take the worker and whatever it started along.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid or 0, signal.SIGKILL)
+        _kill(worker)
         raise
+    finally:
+        _at_work.discard(worker)
     if outcome is None:
-        raise WorkerDied(f"worker ended with exit code {process.exitcode}; log: {log}")
+        if _ending.is_set():
+            raise Ended(command)
+        raise WorkerDied(_obituary(process.exitcode, log))
     if outcome[0] == "refused":
         raise outcome[1]
     if outcome[0] == "crashed":
         raise StageCrashed(f"{outcome[1]}; log: {log}")
+
+
+def _obituary(exit_code: int | None, log: Path) -> str:
+    """Why a worker that said nothing is gone, as far as anybody can know."""
+    if exit_code == -signal.SIGKILL:
+        return (
+            "its worker was killed (SIGKILL), as the system does when memory runs out; "
+            f"log: {log}\n  fix: {LESS_MEMORY}"
+        )
+    return f"its worker ended with exit code {exit_code}; log: {log}"
 
 
 def _listen(worker: Connection, report: Report | None) -> tuple[str, Any] | None:
@@ -115,18 +158,33 @@ def _work(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    try:
+        with machine_errors():
+            _write_to(log)
+        from tunetrail.cli import execute
+
+        execute(arguments, lambda *state: out.send(("progress", state)))
+        out.send(("done", None))
+    except TuneTrailError as error:
+        out.send(("refused", error))
+        _log(error)
+    except BaseException as error:  # whatever it was, the caller has to hear of it
+        out.send(("crashed", f"{type(error).__name__}: {error}"))
+        _log(error)
+
+
+def _write_to(log: str) -> None:
+    """Send all output of this process to a file."""
     handle = open(log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 (open to the end)
     os.dup2(handle.fileno(), 1)
     os.dup2(handle.fileno(), 2)
     sys.stdout = sys.stderr = handle
-    from tunetrail.cli import execute
 
-    try:
-        execute(arguments, lambda *state: out.send(("progress", state)))
-        out.send(("done", None))
-    except TuneTrailError as error:
-        handle.write(f"error: {error}\n")
-        out.send(("refused", error))
-    except BaseException as error:  # whatever it was, the caller has to hear of it
-        traceback.print_exc()
-        out.send(("crashed", f"{type(error).__name__}: {error}"))
+
+def _log(error: BaseException) -> None:
+    """Put an error into the log: a person's in words, any other with where it happened."""
+    with contextlib.suppress(OSError):  # the caller knows it already; the disk may be full
+        if isinstance(error, TuneTrailError) and error.__cause__ is None:
+            sys.stderr.write(f"error: {error}\n")
+        else:
+            traceback.print_exception(error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,8 @@ import typer
 import yaml
 
 from tunetrail import methods
-from tunetrail.cli import app, main
+from tunetrail.cli import main
+from tunetrail.cli.app import app
 from tunetrail.task import built_in_tasks
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
@@ -123,3 +126,164 @@ def test_installed_command_exits_2_without_a_traceback() -> None:
     assert done.stdout == ""
     assert done.stderr.splitlines()[0] == "error: unknown method 'lra'"
     assert "Traceback" not in done.stderr
+
+
+def test_run_outside_a_project_exits_2_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tunetrail.cli", "run", "--json", "--workers", "2"]
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "is not inside a TuneTrail project" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_without_its_program_beside_it_says_what_to_do(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-m", "tunetrail.cli", "run"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "is not inside a TuneTrail project" in done.stdout + done.stderr:
+        pytest.skip("the environment has its own pipelines package installed")
+    assert done.returncode == 2
+    assert "'pipelines.compare' is not installed beside this tunetrail" in done.stderr
+    assert "dvc repro && tunetrail sync" in done.stderr
+
+
+def test_plans_example_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plan", "--help") == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "movie, amazon × lora × 1, 2, 3; about 12 s each" in lines
+    assert "parameter methods.lora.learning_rate changed: 0.001 → 0.003" in lines
+
+
+# Completion --------------------------------------------------------------------------------------
+
+#: What bash starts for a line, and whether it had to import torch for the answer.
+COMPLETING = """
+import sys
+from tunetrail.cli import main
+try:
+    main()
+finally:
+    heavy = {"torch", "transformers", "pandas", "dvc", "mlflow", "prefect"} & set(sys.modules)
+    print(*heavy, file=sys.stderr)
+"""
+
+
+def completed(line: str, folder: Path) -> list[str]:
+    """What the shell offers at the end of ``line``."""
+    words = line.split(" ")
+    done = subprocess.run(
+        [sys.executable, "-c", COMPLETING],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "src"),
+            "_TUNETRAIL_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(words) - 1),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.strip() == "", "completion has to be quick"
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("tunetrail me", ["methods"]),
+        ("tunetrail methods l", ["lora"]),
+        ("tunetrail methods ", methods.names()),
+        ("tunetrail tasks a", ["amazon"]),
+        ("tunetrail ingest ", ["tickets", "movie"]),
+        ("tunetrail ingest ti", ["tickets"]),
+    ],
+)
+def test_names_are_completed_quickly(line: str, expected: list[str], tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("tasks: {tickets: {}, movie: {}}\n")
+    assert completed(line, tmp_path) == expected
+
+
+@pytest.mark.parametrize("content", [None, "tasks: [", "tasks:", "- a"])
+def test_without_a_readable_plan_no_task_is_offered(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "params.yaml").write_text(content)
+    assert completed("tunetrail ingest ", tmp_path) == []
+
+
+def test_completion_can_be_installed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tunetrail.cli", "--install-completion", "bash"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    scripts = [path.read_text() for path in tmp_path.rglob("*.sh")]
+    assert any("_TUNETRAIL_COMPLETE=complete_bash" in script for script in scripts)
+
+
+# Logging -----------------------------------------------------------------------------------------
+
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (INFO|DEBUG) {1,4}tunetrail\.tasks: .+")
+
+LIBRARY = """
+import logging, sys
+from tunetrail.logs import configure
+configure(int(sys.argv[1]))
+logging.getLogger("library").setLevel(logging.INFO)
+logging.getLogger("library").info("from a library")
+logging.getLogger("library").warning("a warning of a library")
+logging.getLogger("tunetrail.x").info("from tunetrail")
+logging.getLogger("tunetrail.x").debug("a detail")
+"""
+
+
+@pytest.mark.parametrize(("flags", "lines"), [((), 0), (("-v",), 1), (("-vv",), 2)])
+def test_verbose_logs_to_standard_error(flags: tuple[str, ...], lines: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tunetrail.cli", *flags, "tasks", "--json"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    json.loads(done.stdout)
+    assert len(done.stderr.splitlines()) == lines
+    assert all(LINE.fullmatch(line) for line in done.stderr.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "expected"),
+    [
+        ("0", ["a warning of a library"]),
+        ("1", ["a warning of a library", "from tunetrail"]),
+        ("2", ["from a library", "a warning of a library", "from tunetrail", "a detail"]),
+    ],
+)
+def test_libraries_are_quiet_unless_asked_twice(verbosity: str, expected: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIBRARY, verbosity],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line.partition(": ")[2] for line in done.stderr.splitlines()] == expected

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
@@ -177,6 +177,7 @@ TEXTS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(TEXTS, TEXTS, st.sampled_from([0.5, 0.65, 0.8, 0.9, 1.0]))
 def test_what_is_found_is_similar_and_what_is_equal_is_found(
     earlier: list[str], later: list[str], threshold: float

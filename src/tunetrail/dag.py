@@ -7,14 +7,30 @@ uses a :class:`Dag`; commands may run anywhere meanwhile.
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import re
+import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
+from tunetrail.files import write_json
+from tunetrail.machine import require_room
+
+#: Where dvc.yaml finds the code that its stages depend on. In a checkout it is there; in a project
+#: made by ``tunetrail init`` it is a link to the installed package (see :func:`link_code`).
+CODE = Path("src/tunetrail")
+
+#: The pipeline as it comes with TuneTrail (in a checkout a link to the dvc.yaml there).
+PIPELINE = Path(__file__).parent / "template" / "pipeline.yaml"
+
+_PHRASES = {"modified": "changed", "deleted": "is gone", "new": "is new"}
 
 
 @dataclass(frozen=True)
@@ -26,12 +42,16 @@ class Cell:
         command: The shell command of the stage.
         upstream: Names of the cells whose outputs it reads.
         alone: Whether nothing else may run beside it (it measures time).
+        inputs: Paths that it reads, relative to the project.
+        outputs: Paths that it writes.
     """
 
     name: str
     command: str
     upstream: frozenset[str]
     alone: bool
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @property
     def stage(self) -> str:
@@ -42,22 +62,33 @@ class Cell:
 class Dag:
     """The graph of the DVC project in ``root``."""
 
+    #: The only reason of a cell that dvc.lock knows nothing of.
+    NEVER = "never executed here"
+
     def __init__(self, root: Path) -> None:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
-        logging.getLogger("dvc").setLevel(logging.ERROR)
+        if not logging.getLogger().isEnabledFor(logging.INFO):
+            logging.getLogger("dvc").setLevel(logging.ERROR)
+        # What it could not put into the cache is found, and told in words, by this class.
+        logging.getLogger("dvc_data").setLevel(logging.CRITICAL)
         allow_missing_git(root)
+        link_code(root)
         try:
-            self._repo = Repo(str(root))
+            # A finished stage is never given up because some DVC command is busy for a moment.
+            self._repo = Repo(str(root), _wait_for_lock=True)
             graph = self._repo.index.graph
         except DvcException as error:
             raise TuneTrailError(
                 f"DVC cannot read the project in '{root}': {' '.join(str(error).split())}",
-                "correct params.yaml or dvc.yaml; `dvc status` shows DVC's own message",
+                "correct params.yaml or dvc.yaml (`dvc status` shows DVC's own message); if "
+                "dvc.lock is damaged, delete it: results come back from DVC's cache",
             ) from None
+        check_pipeline(root)
         import networkx
 
+        self._root = Path(self._repo.root_dir)
         self._stages: dict[str, Any] = {}
         self.cells: dict[str, Cell] = {}
         # DVC's edges point from a stage to what it depends on. Beyond that, dvc.yaml's own order.
@@ -72,7 +103,36 @@ class Dag:
                 command=stage.cmd,
                 upstream=frozenset(s.addressing for s in graph.successors(stage)),
                 alone=bool((stage.meta or {}).get("alone")),
+                inputs=tuple(self._shown(dep) for dep in stage.deps),
+                outputs=tuple(self._shown(out) for out in stage.outs),
             )
+        self._produced = {path for cell in self.cells.values() for path in cell.outputs}
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Let no other DVC command write outputs meanwhile: it says at once who works on them.
+
+        Only for a process that runs once in a project: what such a process left when it was killed
+        is cleared away.
+
+        Raises:
+            TuneTrailError: Another DVC command is writing outputs.
+        """
+        from dvc.rwlock import RWLOCK_FILE, rwlock
+
+        outputs = [out.fs_path for stage in self._stages.values() for out in stage.outs]
+        folder, hardlink = self._repo.tmp_dir, self._repo.config["core"].get("hardlink_lock", False)
+        with self._locked():
+            _forget_killed(Path(folder) / RWLOCK_FILE)
+            # As readers: others may still look (`dvc status`, `tunetrail plan`).
+            held = rwlock(folder, self._repo.fs, " ".join(sys.argv), outputs, [], hardlink)
+            held.__enter__()
+        try:
+            yield
+        finally:
+            # Somebody may have deleted the list meanwhile.
+            with self._locked(), suppress(AssertionError):
+                held.__exit__(None, None, None)
 
     def changes(self, name: str) -> list[str]:
         """Why the cell is stale, one phrase a reason; empty when it is up to date.
@@ -82,17 +142,45 @@ class Dag:
         """
         stage = self._stages[name]
         with self._locked():
-            status = stage.status()
+            status = stage.status().get(stage.addressing, [])
+        if not status:
+            return []
+        if not any(item.hash_info for item in (*stage.deps, *stage.outs)):
+            return [self.NEVER]
+        items = {str(item): item for item in (*stage.deps, *stage.outs)}
         reasons: list[str] = []
-        for entry in status.get(stage.addressing, []):
-            if isinstance(entry, str):
+        for entry in status:
+            if isinstance(entry, str):  # "changed command"
                 reasons.append(entry)
                 continue
-            for kind, paths in entry.items():
-                what = kind.removeprefix("changed ").removesuffix("s").replace("dep", "input")
-                for path, state in paths.items():
-                    reasons += _phrases(what.replace("out", "output"), path, state)
+            for states in entry.values():
+                for path, state in states.items():
+                    if isinstance(state, dict):
+                        dep = items[path]
+                        reasons += _changed_parameters(dep.hash_info.value or {}, dep.read_params())
+                    else:
+                        what = self._kind(items[path], stage)
+                        reasons.append(f"{what} {_PHRASES.get(state, state)}")
         return reasons
+
+    def _kind(self, item: Any, stage: Any) -> str:
+        """What a person would call an input or output of a stage."""
+        path = self._shown(item)
+        if item in stage.outs:
+            return f"output {path}"
+        if path == CODE.as_posix():
+            return "code of TuneTrail"
+        if Path(path).is_relative_to(CODE):
+            return f"code {Path(path).relative_to(CODE)}"
+        if any(Path(made).is_relative_to(path) for made in self._produced):
+            return f"input {path}"
+        return f"{'folder' if (self._root / path).is_dir() else 'file'} {path}"
+
+    def _shown(self, item: Any) -> str:
+        """Path of an input or output, relative to the project if it is inside."""
+        path = Path(item.fs_path)
+        inside = path.is_relative_to(self._root)
+        return (path.relative_to(self._root) if inside else path).as_posix()
 
     def begin(self, name: str) -> bool:
         """Clear the cell's outputs for a new execution, or restore them from the run cache.
@@ -104,6 +192,9 @@ class Dag:
 
         stage = self._stages[name]
         with self._locked():
+            if self._lacks_cache_only(stage):  # the disk was full: the outputs are there
+                self._save(stage)
+                return True
             stage.remove_outs(ignore_remove=False, force=False)
             try:
                 self._repo.stage_cache.restore(stage)
@@ -143,18 +234,93 @@ class Dag:
     def _save(self, stage: Any) -> None:
         stage.save()
         stage.commit()
-        stage.dump(update_pipeline=False)
+        with _intact(Path(self._repo.root_dir) / "dvc.lock", Path(self._repo.tmp_dir) / "before"):
+            stage.dump(update_pipeline=False)
+        for out in stage.outs:
+            if out.use_cache and out.changed_cache():
+                folder = Path(self._repo.cache.local.path)
+                require_room(folder, out.meta.size or 0, f"DVC's copy of {out}")
+                raise TuneTrailError(
+                    f"DVC could not put {out} into its cache '{folder}'", "repeat the command"
+                )
+
+    @staticmethod
+    def _lacks_cache_only(stage: Any) -> bool:
+        """Whether the outputs in the workspace are those of dvc.lock and its inputs of now."""
+        return not (
+            stage.changed_stage()
+            or stage.changed_deps()
+            or any(out.workspace_status() for out in stage.outs)
+        )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with self._repo.lock, self._repo.scm_context():
-            yield
+        from dvc.lock import LockError
+        from dvc.rwlock import RWLockFileCorruptedError
+
+        try:
+            with self._repo.lock, self._repo.scm_context():
+                yield
+        except LockError as error:
+            busy = re.findall(r"^  \((PID \d+)\): (.*)", str(error), re.MULTILINE)
+            who = "; ".join(f"{command} ({pid})" for pid, command in busy)
+            raise TuneTrailError(
+                f"another DVC command is at work in this project: {who or 'it holds the lock'}",
+                "wait until it is done, or stop it; if there is no such process any more, delete "
+                ".dvc/tmp/rwlock",
+            ) from None
+        except RWLockFileCorruptedError:
+            raise TuneTrailError(
+                "DVC's list of who works on what, .dvc/tmp/rwlock, was cut off by a kill",
+                "delete it, or start `make run`, which does",
+            ) from None
 
 
-def _phrases(what: str, path: str, state: Any) -> list[str]:
-    if isinstance(state, dict):  # parameters: file → key → state
-        return [f"parameter {key} {value}" for key, value in state.items()]
-    return [f"{what} {path} {state}"]
+@contextmanager
+def _intact(file: Path, copy: Path) -> Iterator[None]:
+    """Leave ``file`` as it was if the block, which writes it in place, fails."""
+    existed = file.is_file()
+    if existed:
+        shutil.copyfile(file, copy)
+    try:
+        yield
+    except BaseException:
+        if existed:
+            os.replace(copy, file)
+        raise
+    copy.unlink(missing_ok=True)
+
+
+def _forget_killed(file: Path) -> None:
+    """Drop this program's entries from DVC's list of who works on what, and a list cut off."""
+    try:
+        entries: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        file.unlink()
+        return
+    readers = {
+        path: kept
+        for path, who in entries.get("read", {}).items()
+        if (kept := [one for one in who if not one["cmd"].startswith(sys.argv[0])])
+    }
+    write_json(file, {**entries, "read": readers})
+
+
+def _changed_parameters(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """One phrase a parameter that is not what the last execution used."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in dict.fromkeys([*now, *before]):
+            inner = f"{key}.{name}" if key else str(name)
+            if name not in before:
+                yield f"parameter {inner} is new: {now[name]}"
+            elif name not in now:
+                yield f"parameter {inner} is gone; it was {before[name]}"
+            else:
+                yield from _changed_parameters(before[name], now[name], inner)
+    elif before != now:
+        yield f"parameter {key} changed: {before} → {now}"
 
 
 def allow_missing_git(root: Path = Path()) -> None:
@@ -162,6 +328,48 @@ def allow_missing_git(root: Path = Path()) -> None:
     local = root / ".dvc" / "config.local"
     if not (root / ".git").exists() and (root / ".dvc").is_dir() and not local.exists():
         local.write_text("[core]\n    no_scm = true\n", encoding="utf-8")
+
+
+def link_code(root: Path) -> None:
+    """Let ``src/tunetrail`` of a project that is not a checkout be the installed package.
+
+    DVC hashes files through the link and records them under its own name, so that an upgrade makes
+    stale what it changes, and the lock file is the same on every machine. The link itself is not:
+    it is renewed whenever it points elsewhere, such as in a clone.
+    """
+    link, package = root / CODE, Path(__file__).resolve().parent
+    if link.exists() and (not link.is_symlink() or link.resolve() == package):
+        return
+    if CODE.as_posix() not in (root / "dvc.yaml").read_text(encoding="utf-8"):
+        return
+    link.parent.mkdir(exist_ok=True)
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.symlink_to(package)
+    os.replace(temporary, link)
+
+
+def check_pipeline(root: Path) -> None:
+    """Check that the pipeline of a project that is not a checkout fits the installed package.
+
+    Raises:
+        TuneTrailError: It is that of another version.
+    """
+    if not (root / CODE).is_symlink():
+        return
+    import yaml
+
+    shipped, own = (
+        yaml.safe_load(path.read_text(encoding="utf-8")).get("stages", {})
+        for path in (PIPELINE, root / "dvc.yaml")
+    )
+    differing = [name for name in shipped if own.get(name) != shipped[name]]
+    if differing:
+        raise TuneTrailError(
+            f"dvc.yaml of '{root}' is not the pipeline of the installed TuneTrail: "
+            f"{', '.join(differing)} differ",
+            f"write it anew with `tunetrail init {root} --update` (stages of your own belong in "
+            "a dvc.yaml in another folder)",
+        )
 
 
 def project_root(start: Path) -> Path:

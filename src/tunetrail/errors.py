@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Names that an error lists at most.
+_LISTED = 30
+
 
 class TuneTrailError(Exception):
     """Bad input or a failed check. The command line prints it without a traceback and exits 2.
@@ -30,9 +33,10 @@ class TrainingDiverged(TuneTrailError):
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> TuneTrailError:
     """Error for a name that is not in a closed set; names the nearest valid one."""
     options = sorted(known)
+    valid = ", ".join(options[:_LISTED]) or "none"
+    if len(options) > _LISTED:
+        valid += f", … ({len(options)} in all)"
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     place = f"{where}: " if where else ""
-    return TuneTrailError(
-        f"{place}unknown {kind} '{name}'", f"{hint}valid: {', '.join(options) or 'none'}"
-    )
+    return TuneTrailError(f"{place}unknown {kind} {name!r}", f"{hint}valid: {valid}")

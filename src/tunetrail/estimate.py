@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from tunetrail.files import STATE_DIR, read_json, write_json
 from tunetrail.layout import CARD
@@ -22,6 +22,10 @@ DURATIONS = STATE_DIR / "durations.json"
 #: Seconds before anything is known of this machine; only their ratios matter once a stage is done.
 _FIRST_GUESS = {"train": 20.0, "cost": 8.0, "export": 6.0, "validate": 5.0, "base": 5.0}
 _SHORT = 2.0
+
+
+#: The cell itself was measured here; others like it were; neither.
+Basis = Literal["measured", "similar", "guess"]
 
 
 class Estimator:
@@ -43,8 +47,15 @@ class Estimator:
 
     def seconds(self, name: str) -> float:
         """Expected seconds of one cell."""
+        return self._expected(name)[0]
+
+    def basis(self, name: str) -> Basis:
+        """What the expectation for a cell rests on."""
+        return self._expected(name)[1]
+
+    def _expected(self, name: str) -> tuple[float, Basis]:
         if name in self._known:
-            return self._known[name]
+            return self._known[name], "measured"
         stage, task, method = _parts(name)
         for alike in (
             lambda s, t, m: (s, t, m) == (stage, task, method),
@@ -53,8 +64,8 @@ class Estimator:
         ):
             found = [v for n, v in self._known.items() if alike(*_parts(n))]
             if found:
-                return fmean(found)
-        return _guess(stage) * self._pace()
+                return fmean(found), "similar"
+        return _guess(stage) * self._pace(), "guess"
 
     def left(
         self, waiting: Iterable[str], running: Mapping[str, float], alone: set[str], width: int

@@ -91,7 +91,7 @@ def read_json(path: Path) -> Any:
         raise TuneTrailError(
             f"{path} does not exist", "run the stage that writes it (`dvc repro`, `make run`)"
         ) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not even text
         raise TuneTrailError(
             f"{path} is not valid JSON ({error})", "delete it and run the stage again"
         ) from None
@@ -106,14 +106,20 @@ def write_text(path: Path, text: str) -> None:
     """Write text in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``target`` when the block succeeds, and vanishes when not."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}.????????"):  # by a kill: it only takes room
+        shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield temporary

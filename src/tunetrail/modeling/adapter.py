@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tunetrail.errors import TuneTrailError
@@ -37,7 +38,13 @@ def load_adapter(model: Classifier, folder: Path, *, run: str, base: str) -> Non
                 f"  adapter {card[what]}\n  wanted  {expected}",
                 "use the adapter that this run's train stage wrote",
             )
-    tensors = load_file(folder / WEIGHTS)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise TuneTrailError(
+            f"{folder / WEIGHTS} is not a whole safetensors file ({error})",
+            "delete the folder and train this run again",
+        ) from None
     wanted = model.trained()
     if tensors.keys() != wanted.keys():
         odd = sorted(tensors.keys() ^ wanted.keys())[0]

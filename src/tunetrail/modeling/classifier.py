@@ -181,7 +181,20 @@ def build_classifier(
         dtype=torch.float32,
         attn_implementation=attention.register() if sites.family.prefixes else "eager",
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused below, with names and sizes
     )
+    for name, stored, wanted in sorted(loading["mismatched_keys"]):
+        raise TuneTrailError(
+            f"base model: '{name}' is {tuple(stored)} in the weights in {base} and {tuple(wanted)} "
+            "by config.json",
+            "use weights and config.json of one model",
+        )
+    for name in sorted(loading["unexpected_keys"]):
+        if name.startswith(sites.family.layers + "."):
+            raise TuneTrailError(
+                f"base model: config.json in {base} has no place for the weights of '{name}'",
+                "use weights and config.json of one model",
+            )
     if pooling != "cls":
         trunk.pooler = None  # not used, so neither trained nor counted
     missing = {k for k in loading["missing_keys"] if pooling == "cls" or "pooler" not in k}

@@ -217,7 +217,9 @@ class Sites:
 
 def usable_positions(config: Any) -> int:
     """Tokens that a text may have, from a model's configuration."""
-    offset = config.pad_token_id + 1 if config.model_type in _OFFSET_POSITIONS else 0
+    # 1 is what transformers takes where a configuration of these families does not say it.
+    padding = 1 if config.pad_token_id is None else config.pad_token_id
+    offset = padding + 1 if config.model_type in _OFFSET_POSITIONS else 0
     return int(config.max_position_embeddings) - offset
 
 
@@ -233,12 +235,21 @@ def sites_of(config: Any) -> Sites:
     Raises:
         TuneTrailError: The family is not in the table.
     """
-    family = FAMILIES.get(config.model_type)
+    family = family_of(config.model_type)
+    return Sites(config.model_type, family, int(getattr(config, family.count)))
+
+
+def family_of(model_type: str) -> Family:
+    """The row of the table for an architecture.
+
+    Raises:
+        TuneTrailError: There is none.
+    """
+    family = FAMILIES.get(model_type)
     if family is None:
         raise TuneTrailError(
-            f"base model architecture '{config.model_type}' has no declared sites "
-            f"({', '.join(SITES)})",
+            f"base model architecture '{model_type}' has no declared sites ({', '.join(SITES)})",
             f"use one of {', '.join(sorted(FAMILIES))}, or declare where they are: "
             "a row of modeling/sites.py",
         )
-    return Sites(config.model_type, family, int(getattr(config, family.count)))
+    return family

@@ -20,6 +20,7 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import check_digest, file_digest, stays_inside, tree_digest
+from tunetrail.machine import from_machine
 from tunetrail.settings import Settings
 
 #: Words that make a storage option, or a parameter of a URL, a secret.
@@ -179,7 +180,7 @@ class FilesSource(Settings):
         except Exception as error:  # every protocol has transport errors of its own
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             whole = "; an archive on a server without range requests: '::simplecache::http…'"
-            raise TuneTrailError(
+            raise from_machine(error) or TuneTrailError(
                 f"{self.url} cannot be fetched: {reason}",
                 "check the address, the network and the 'options'" + whole * ("::" in self.url),
             ) from None

@@ -24,6 +24,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import check_file, stays_inside
+from tunetrail.machine import from_machine
 from tunetrail.settings import Settings
 from tunetrail.sources._shards import CONVERTED, FORMATS, complete, join, layouts_of
 from tunetrail.task import Split
@@ -270,7 +271,7 @@ class HubSource(Settings):
         try:
             yield
         except (*expected, OSError) as error:
-            raise self._problem(error, wanted) from None
+            raise from_machine(error) or self._problem(error, wanted) from None
 
     def _problem(self, error: Exception, wanted: list[str]) -> TuneTrailError:
         from huggingface_hub import errors, get_token

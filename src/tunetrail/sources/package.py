@@ -22,6 +22,7 @@ from pydantic import Field, field_validator
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, check_file, file_digest, stays_inside
+from tunetrail.machine import from_machine
 from tunetrail.settings import Settings
 
 
@@ -119,7 +120,7 @@ class PackageSource(Settings):
             try:
                 _stream(finder.session, link, temporary)
             except Exception as error:  # any transport error of the index client
-                raise self._unreachable(str(error)) from None
+                raise from_machine(error) or self._unreachable(str(error)) from None
             check_file(temporary, link.filename, self.sha256)
             target: Path = cached / link.filename
             os.replace(temporary, target)
@@ -144,6 +145,12 @@ def cache_folder() -> Path:
     except OSError:
         writable = False
     return home if writable else STATE_DIR / "cache"
+
+
+def index_urls() -> list[str]:
+    """The package indexes that pip is configured with on this machine."""
+    options = _pip_configuration()
+    return [*options["index-url"], *options["extra-index-url"]]
 
 
 def _pip_configuration() -> dict[str, list[str]]:
@@ -202,6 +209,6 @@ def _unpack(archive: Path, target: Path) -> None:
         else:
             raise TuneTrailError(f"{archive.name} is neither zip nor tar", "check the source file")
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise TuneTrailError(
+        raise from_machine(error) or TuneTrailError(
             f"{archive.name} cannot be unpacked: {error}", "check where the file comes from"
         ) from None

@@ -15,6 +15,7 @@ from torch import nn
 
 from tunetrail.files import file_digest, replacing, write_json
 from tunetrail.layout import CERTIFICATE, MODEL, RUN, SERVING, TOKENIZER
+from tunetrail.machine import require_room
 from tunetrail.methods import resolve
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.run import RunSpec, read_run
@@ -50,6 +51,7 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
     cores = os.cpu_count() or 1
     numerics.apply(spec.numerics.model_copy(update={"threads": cores}))
     model = trained_model(spec, base, selected / "adapter")
+    require_room(out, sum(p.nbytes for p in model.parameters()), "the exported model")
     rows = read_test(spec, data)
     sweep = _sweep_inputs(spec, rows)
     with torch.inference_mode():

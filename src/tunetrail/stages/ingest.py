@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import re
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import file_digest, replacing, write_json
 from tunetrail.layout import CARD, DATA, TASK
 from tunetrail.sources import read_source
+from tunetrail.tables import READERS, read_table
 from tunetrail.task import TaskSpec, label_card
 
 _SPLITS = ("train", "validation", "test")
@@ -38,7 +38,7 @@ def ingest(task: TaskSpec, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="tunetrail-") as scratch:
         content = source.fetch(Path(scratch))
         for split, path in _files(content, task).items():
-            rows = _read(path, task)
+            rows = read_table(path, task.format)
             if split in {"validation", "test"} and _unlabelled(rows, task):
                 left_out.append(f"{split} ({len(rows)} rows, none has a label)")
             else:
@@ -88,7 +88,7 @@ def _files(content: Path, task: TaskSpec) -> dict[str, Path]:
     elif content.is_file():
         found = {"all": content}
     else:
-        data = [p for p in sorted(content.iterdir()) if p.suffix in _READERS]
+        data = [p for p in sorted(content.iterdir()) if p.suffix.lower() in READERS]
         found = {}
         for p in data:
             if p.stem in found:
@@ -102,7 +102,7 @@ def _files(content: Path, task: TaskSpec) -> dict[str, Path]:
             found = {"all": data[0]}
     if not found:
         raise TuneTrailError(
-            f"task '{task.name}': no data files in '{content}'",
+            f"task '{task.name}': no data files in '{content}' (a folder)",
             "name them train, validation and test (.csv, .tsv, .jsonl or .parquet), or set 'files'",
         )
     if "all" in found and len(found) > 1:
@@ -118,75 +118,14 @@ def _files(content: Path, task: TaskSpec) -> dict[str, Path]:
     return found
 
 
-def _read(path: Path, task: TaskSpec) -> pd.DataFrame:
-    """All rows of a file; CSV cells stay text, exactly as written."""
-    reader = _READERS.get(path.suffix)
-    if reader is None:
-        raise TuneTrailError(
-            f"'{path.name}' has an unknown format", f"use one of {', '.join(sorted(_READERS))}"
-        )
-    try:
-        with warnings.catch_warnings():
-            # pandas only warns where it cuts a row that has more cells than the header.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return reader(path, task)
-    except (ValueError, OSError, pd.errors.ParserWarning) as error:
-        raise TuneTrailError(
-            f"'{path.name}' cannot be read: {' '.join(str(error).split())[:300]}",
-            "check the format (for CSV also 'format.delimiter' and 'format.quoting')",
-        ) from None
-
-
-def _read_csv(path: Path, task: TaskSpec) -> pd.DataFrame:
-    tab = path.suffix == ".tsv" and "delimiter" not in task.format.model_fields_set
-    frame: pd.DataFrame = pd.read_csv(
-        path,
-        sep="\t" if tab else task.format.delimiter,
-        names=task.format.names,
-        header=None if task.format.names else 0,
-        quoting=csv.QUOTE_MINIMAL if task.format.quoting else csv.QUOTE_NONE,
-        # Nothing is guessed: the text "NA" is a text, and "01" is not a number.
-        dtype=str,
-        keep_default_na=False,
-        index_col=False,
-    )
-    return frame
-
-
-def _read_json(path: Path, task: TaskSpec) -> pd.DataFrame:
-    lines = path.suffix != ".json"
-    frame: pd.DataFrame = pd.read_json(path, lines=lines, dtype=False)
-    return frame
-
-
-def _read_parquet(path: Path, task: TaskSpec) -> pd.DataFrame:
-    frame: pd.DataFrame = pd.read_parquet(path)
-    return frame
-
-
-_READERS = {".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_csv, ".parquet": _read_parquet}
-_READERS |= {".jsonl": _read_json, ".ndjson": _read_json, ".json": _read_json}
-
-
 def _canonical(frame: pd.DataFrame, task: TaskSpec, split: str, file: str) -> pd.DataFrame:
     if frame.empty:
         raise TuneTrailError(
             f"task '{task.name}': '{file}' has no rows", "add rows, or remove the file"
         )
-    for role, column in task.columns.model_dump().items():
-        if column is not None and column not in frame.columns:
-            error = unknown(
-                "column", column, map(str, frame.columns), f"task '{task.name}': {file}"
-            )
-            raise TuneTrailError(f"{error.problem} (columns.{role})", error.fix)
+    _check_columns(frame, task, file)
     prefix = "" if split == "all" else f"{split}-"
-    ids = frame[task.columns.id] if task.columns.id else pd.Series(range(len(frame)))
-    if ids.isna().any():
-        row = int(np.flatnonzero(ids.isna().to_numpy())[0])
-        raise TuneTrailError(
-            f"task '{task.name}': {file}: column '{task.columns.id}': row {row + 1} has no id",
-            "give it one, or remove 'columns.id'",
-        )
+    ids = _ids(frame, task, file)
     out = pd.DataFrame({"id": prefix + ids.astype(str).to_numpy(dtype=object)})
     if task.columns.group:
         group = frame[task.columns.group].astype(str)
@@ -202,16 +141,74 @@ def _canonical(frame: pd.DataFrame, task: TaskSpec, split: str, file: str) -> pd
     out["text_pair"] = frame[pair].to_numpy(dtype=object) if pair else None
     for column in ("id", "group", "split", "text", "text_pair"):
         out[column] = out[column].astype("str")
-    out["label"] = _labels(frame[task.columns.label], task, file)
+    out["label"] = _labels(frame, task, file)
     return out
 
 
+def _check_columns(frame: pd.DataFrame, task: TaskSpec, file: str) -> None:
+    """Every declared column is there once, and texts are texts."""
+    where = f"task '{task.name}': {file}"
+    names = [str(name) for name in frame.columns]
+    for role, column in task.columns.model_dump().items():
+        if column is None:
+            continue
+        if column not in names:
+            error = unknown("column", column, names, where)
+            padded = next((n for n in names if n.strip() == column), None)
+            fix = f"the file calls it {padded!r}: remove the blanks there; " if padded else ""
+            raise TuneTrailError(f"{error.problem} (columns.{role})", fix + error.fix)
+        if names.count(column) > 1:
+            raise TuneTrailError(
+                f"{where}: {names.count(column)} columns are called '{column}' (columns.{role})",
+                "rename one of them",
+            )
+    for column in filter(None, (task.columns.text, task.columns.text_pair)):
+        odd = frame[column].map(lambda value: not isinstance(value, str)) & frame[column].notna()
+        if odd.any():
+            row = _first(odd)
+            value = frame[column].iloc[row]
+            raise TuneTrailError(
+                f"{where}: column '{column}': row {row + 1} is {str(value)[:80]!r} "
+                f"({type(value).__name__}), not a text",
+                "name the column of the texts in 'columns.text', or write them as text",
+            )
+
+
+def _ids(frame: pd.DataFrame, task: TaskSpec, file: str) -> pd.Series:
+    """The name of every row."""
+    if task.columns.id is None:
+        return pd.Series(range(len(frame)))
+    ids: pd.Series = frame[task.columns.id]
+    where = f"task '{task.name}': {file}: column '{task.columns.id}'"
+    absent = ids.isna() | (ids.astype(str).str.strip() == "")
+    if absent.any():
+        raise TuneTrailError(
+            f"{where}: row {_first(absent) + 1} has no id", "give it one, or remove 'columns.id'"
+        )
+    repeated = ids.duplicated(keep=False)
+    if repeated.any():
+        one = ids.iloc[_first(repeated)]
+        rows = ", ".join(str(i + 1) for i in np.flatnonzero((ids == one).to_numpy())[:3])
+        raise TuneTrailError(
+            f"{where}: {str(one)!r} is the id of rows {rows}; {int(repeated.sum())} of {len(ids)} "
+            "rows share theirs with another",
+            "give every row its own, or remove 'columns.id' (rows are then counted); rows that "
+            "belong together are a 'columns.group'",
+        )
+    return ids
+
+
+def _first(flags: pd.Series) -> int:
+    """The place of the first row that is flagged."""
+    return int(np.flatnonzero(flags.to_numpy())[0])
+
+
 def _unlabelled(frame: pd.DataFrame, task: TaskSpec) -> bool:
-    """Whether no row has a label: all are missing, or all are -1 and that is no class."""
-    if frame.empty or task.columns.label not in frame.columns:
+    """Whether no row has a label: all are missing or blank, or all are -1 and that is no class."""
+    if frame.empty or list(frame.columns).count(task.columns.label) != 1:
         return False
     given = {_plain(value) for value in frame[task.columns.label].dropna().unique()}
-    return given <= {"-1"} - set(task.labels)
+    return given <= {"-1", ""} - set(task.labels)
 
 
 def _text_key(frame: pd.DataFrame, task: TaskSpec) -> np.ndarray:
@@ -223,14 +220,15 @@ def _text_key(frame: pd.DataFrame, task: TaskSpec) -> np.ndarray:
     return keys
 
 
-def _labels(column: pd.Series, task: TaskSpec, file: str) -> pd.Series:
+def _labels(frame: pd.DataFrame, task: TaskSpec, file: str) -> pd.Series:
     """Class indices or numbers; a missing label stays missing: the validate stage's business."""
+    column = frame[task.columns.label]
     where = f"task '{task.name}': {file}: column '{task.columns.label}'"
     if task.bins is not None or task.range is not None:
-        numbers = pd.to_numeric(column, errors="coerce")
-        bad = numbers.isna() & column.notna()
+        numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
+        bad = ~np.isfinite(numbers.to_numpy("float64", na_value=np.nan)) & column.notna()
         if bad.any():
-            row = int(np.flatnonzero(bad.to_numpy())[0])
+            row = _first(bad)
             raise TuneTrailError(
                 f"{where}: row {row + 1} is {column.iloc[row]!r}, not a number",
                 "correct the row; if the column holds class names, give 'labels' without 'bins'",
@@ -239,7 +237,7 @@ def _labels(column: pd.Series, task: TaskSpec, file: str) -> pd.Series:
             low, high = task.range
             outside = (numbers < low) | (numbers > high)
             if outside.any():
-                row = int(np.flatnonzero(outside.to_numpy())[0])
+                row = _first(outside)
                 raise TuneTrailError(
                     f"{where}: row {row + 1} is {column.iloc[row]}: {int(outside.sum())} of "
                     f"{len(column)} rows are outside the range {low:g} to {high:g}",
@@ -248,23 +246,56 @@ def _labels(column: pd.Series, task: TaskSpec, file: str) -> pd.Series:
             return pd.Series(numbers.to_numpy(dtype="float64", na_value=np.nan)).astype("Float64")
         binned = pd.Series(np.digitize(numbers.fillna(0.0), task.bins or ())).astype("Int64")
         return binned.mask(numbers.isna().to_numpy())
-    index = {name: i for i, name in enumerate(task.labels)}
-    text = column.map(lambda value: _plain(value), na_action="ignore")
-    mapped = text.map(index)
+    names = {name: i for i, name in enumerate(task.labels)}
+    mapped = _mapped(column, names)
     if mapped.isna().all():
         # Class indices instead of names, as public benchmarks publish them.
-        mapped = text.map({str(i): i for i in range(len(task.labels))})
+        mapped = _mapped(column, {str(i): i for i in range(len(task.labels))})
     bad = mapped.isna() & column.notna()
     if bad.any():
-        row = int(np.flatnonzero(bad.to_numpy())[0])
+        row = _first(bad)
         error = unknown("label", str(column.iloc[row]), task.labels, f"{where}, row {row + 1}")
         raise TuneTrailError(
             f"{error.problem}: {int(bad.sum())} of {len(column)} rows are outside the declared set",
-            f"{error.fix}; correct the data or 'labels'",
+            f"{_label_hint(frame, bad, task)}{error.fix}; correct the data or 'labels'",
         )
     return pd.Series(mapped.to_numpy()).astype("Int64")
 
 
+def _mapped(column: pd.Series, index: dict[str, int]) -> pd.Series:
+    """Indices of labels; missing where there is none."""
+    return column.astype("object").map(
+        lambda value: index.get(str(value), index.get(_plain(value))), na_action="ignore"
+    )
+
+
 def _plain(value: Any) -> str:
     """A label as text; 1.0 and 1 are the same class."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value))
+
+
+def _label_hint(frame: pd.DataFrame, bad: pd.Series, task: TaskSpec) -> str:
+    """What is probably wrong with labels outside the declared set; empty if nobody can tell."""
+    outside = frame.loc[bad.to_numpy(), task.columns.label].astype(str)
+    value, distinct = str(outside.iloc[0]), outside.nunique()
+    folded = {name.casefold(): name for name in task.labels}
+    for name, column in frame.items():
+        if name != task.columns.label and column.isin(task.labels).all():
+            swapped = " 'columns.text' and" if name == task.columns.text else ""
+            return f"'{name}' holds the labels: correct{swapped} 'columns.label'; "
+    if not value.strip():
+        return "give these rows a label, or remove them; "
+    if value == task.columns.label:
+        return "this row repeats the header: remove it; "
+    if value.strip() in task.labels:
+        return "labels count as they are written: remove the blanks around it; "
+    if value.casefold() in folded:
+        return f"case counts: write it '{folded[value.casefold()]}', as declared; "
+    if outside.str.fullmatch(r"\d+").all():
+        last = len(task.labels) - 1
+        return f"numbers stand for the labels from 0 to {last}; declare them if they are names; "
+    if distinct > max(20, len(task.labels)):
+        return (
+            f"there are {distinct} different ones: name another column, or cut numbers by 'bins'; "
+        )
+    return ""

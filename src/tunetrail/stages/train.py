@@ -13,12 +13,14 @@ import numpy as np
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, tree_digest, write_json
 from tunetrail.layout import HISTORY
+from tunetrail.machine import require_room
 from tunetrail.methods import Method, attach, resolve
 from tunetrail.modeling.adapter import save_adapter
 from tunetrail.modeling.base import verified_base
 from tunetrail.modeling.classifier import Classifier, build_classifier
 from tunetrail.run import RunSpec, read_run
 from tunetrail.training import numerics
+from tunetrail.training.checkpoint import forget
 from tunetrail.training.loop import Progress, fit, silent
 from tunetrail.training.numerics import derived_seed
 from tunetrail.training.rows import Rows, read_rows
@@ -49,12 +51,15 @@ def train(run: Path, base: Path, data: Path, out: Path, progress: Progress = sil
     numerics.apply(spec.numerics)
     rows = training_rows(spec, data)
     model, method = build_run_model(spec, weights)
+    # The adapter, and a checkpoint: the same, the best of it, and two moments of the optimiser.
+    require_room(out, 5 * sum(p.nbytes for p in model.trained().values()), "this training")
     selection = read_rows(data / "selection.parquet")
     history = fit(model, spec, method.learning_rate, rows, selection, progress, method)
     method.fold(model)
     with replacing(out) as folder:
         save_adapter(model, folder, run=spec.digest, base=spec.base.digest)
         write_json(folder / HISTORY, {"run": spec.digest, **history})
+    forget(spec.digest)
 
 
 def training_rows(spec: RunSpec, data: Path) -> Rows:

@@ -12,8 +12,10 @@ import time
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, read_json, replacing, write_json
 
 #: Seconds between checkpoints: how much of a run a kill can cost.
@@ -57,8 +59,12 @@ class Checkpoints:
         """Put everything back and return ``progress``; None without a checkpoint."""
         if not (self._folder / "progress.json").is_file():
             return None
-        progress: dict[str, Any] = read_json(self._folder / "progress.json")
-        tensors = load_file(self._folder / "state.safetensors")
+        try:
+            progress: dict[str, Any] = read_json(self._folder / "progress.json")
+            tensors = load_file(self._folder / "state.safetensors")
+        except (TuneTrailError, SafetensorError):  # a crash of the machine can leave it cut off
+            forget(self._folder.name)
+            return None
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(tensors[f"parameter/{name}"])
@@ -77,8 +83,10 @@ class Checkpoints:
         tensors = load_file(path) if path.is_file() else {}
         return {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
 
-    def remove(self) -> None:
-        """Forget the checkpoint: the run is complete."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        for half_written in self._folder.parent.glob(f".{self._folder.name}.*"):
-            shutil.rmtree(half_written, ignore_errors=True)  # a kill while saving left it
+
+def forget(run: str) -> None:
+    """Remove the checkpoint of a run whose result is written."""
+    folder = STATE_DIR / "checkpoints" / run
+    shutil.rmtree(folder, ignore_errors=True)
+    for half_written in folder.parent.glob(f".{run}.*"):
+        shutil.rmtree(half_written, ignore_errors=True)  # a kill while saving left it

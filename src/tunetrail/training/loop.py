@@ -218,7 +218,6 @@ def fit(
         losses.append([step, _mean_loss(recent, step, train_step)])
     train_step.finish()
     kept = best.restore(scores)
-    checkpoints.remove()
     history = {"steps": step, "loss": losses, "selection": scores, "kept": kept}
     return history | ({"observed": observed} if observed else {})
 

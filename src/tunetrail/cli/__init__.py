@@ -1,0 +1,52 @@
+"""The command line. Every stage is a subcommand; DVC and the flow run exactly these commands.
+
+Nothing is imported here that may be missing, so that a broken installation is explained.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code (2 for bad input, without a traceback)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    from tunetrail.errors import TuneTrailError
+    from tunetrail.machine import machine_errors
+
+    try:
+        if given[:1] == ["doctor"] and not {"--help", "-h"} & set(given):
+            # What examines an installation cannot depend on it.
+            from tunetrail.doctor import main as examine
+
+            return examine(given[1:])
+        with machine_errors():
+            from tunetrail.cli.app import app
+
+            app(args=given, prog_name="tunetrail")
+    except TuneTrailError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except ModuleNotFoundError as error:
+        sys.stderr.write(
+            f"error: the package '{error.name}' is not installed\n"
+            "  fix: `tunetrail doctor` says what is missing and how to install it\n"
+        )
+        return 2
+    return 0
+
+
+def execute(arguments: Sequence[str], progress: Any = None) -> None:
+    """Run one command in this process; errors are raised.
+
+    Args:
+        arguments: As on the command line.
+        progress: Called by the train stage instead of drawing a bar (``training.loop.Progress``).
+    """
+    from tunetrail.cli.app import app
+    from tunetrail.machine import machine_errors
+
+    with machine_errors():
+        app(args=list(arguments), standalone_mode=False, obj=progress)

@@ -1,0 +1,263 @@
+"""Commands for a person: set up, look, run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tunetrail.cli import names
+from tunetrail.cli.output import print_json, print_table
+from tunetrail.cli.root import PARAMS, JsonOption, ParamsOption, app
+from tunetrail.errors import TuneTrailError
+
+#: The program that executes what is stale. It lies above this layer: it is started, not imported.
+_FLOW = "pipelines.compare"
+
+WorkersOption = Annotated[
+    int, typer.Option(min=0, help="Stages side by side (default: cores / threads of a run).")
+]
+
+
+@app.command()
+def doctor(
+    network: Annotated[
+        bool, typer.Option("--network", help="Also try the package index and the model hub.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Examine installation, hardware, servers, disk, permissions and project.
+
+    Exits 1 if there is a problem; warnings do not count. `python -m tunetrail.doctor` does the
+    same where this command itself cannot start.
+
+    Example: tunetrail doctor --json
+    """
+    from tunetrail.doctor import main
+
+    flags = {"--network": network, "--json": as_json}
+    raise typer.Exit(main([flag for flag, given in flags.items() if given]))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of the project; made if it is missing.")],
+    data: Annotated[
+        Path | None, typer.Option(help="CSV, TSV, JSON Lines or Parquet file with your rows.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column with the text.")] = None,
+    pair: Annotated[str | None, typer.Option(help="Column with the second text of a pair.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column with the class.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column whose equal values stay in one split.")
+    ] = None,
+    row_id: Annotated[
+        str | None, typer.Option("--id", help="Column with a unique name of each row.")
+    ] = None,
+    task_name: Annotated[
+        str | None, typer.Option(help="Name of the task (default: the file's).")
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Between the cells of a CSV file.")] = None,
+    header: Annotated[
+        bool | None,
+        typer.Option("--header/--no-header", help="Whether a CSV file's first row has names."),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of a CSV file.")] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Write dvc.yaml anew, after an upgrade of TuneTrail.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a project for your own data from a file of texts and their classes.
+
+    What the file says itself is not asked: encoding, delimiter, header, which columns hold text
+    (or a pair), class, row name and group. What was inferred is shown; options override it.
+
+    Example: tunetrail init ../tickets --data tickets.csv --label queue
+    """
+    from tunetrail.cli import made
+
+    if update:
+        made.updated(folder)
+        return
+    if data is None:
+        raise TuneTrailError("a project needs data", "name your file: --data tickets.csv")
+    given = {"text": text, "pair": pair, "label": label, "id": row_id, "group": group}
+    made.project(folder, data, given, task_name, delimiter, header, encoding, as_json)
+
+
+@app.command()
+def run(
+    workers: WorkersOption = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was done as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Execute what is stale, in parallel, bring MLflow up to date and show the result.
+
+    Interrupted or killed, it goes on where it was when it is repeated.
+
+    Example: tunetrail run --workers 2
+    """
+    from importlib.util import find_spec
+
+    if find_spec(_FLOW.partition(".")[0]) is None:
+        raise TuneTrailError(
+            f"'{_FLOW}' is not installed beside this tunetrail",
+            "run `make run` once in TuneTrail's checkout, or use `dvc repro && tunetrail sync`",
+        )
+    arguments = ["--workers", str(workers)] if workers else []
+    arguments += ["--json"] if as_json else []
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", _FLOW, *arguments])
+
+
+@app.command()
+def plan(
+    params: ParamsOption = PARAMS,
+    workers: WorkersOption = 0,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every stage on a line of its own, with its reasons.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what will be executed, why, and about how long it takes. Nothing is executed.
+
+    Runs with the same reasons are shown together, as tasks × methods × seeds:
+
+    \b
+      6 of 36 runs are stale:
+        movie, amazon × lora × 1, 2, 3; about 12 s each
+          parameter methods.lora.learning_rate changed: 0.001 → 0.003
+
+    Example: tunetrail plan --json
+    """
+    from tunetrail.cli import planned
+    from tunetrail.dag import project_root
+
+    with contextlib.chdir(project_root(Path.cwd())):
+        content = planned.look(params, workers)
+    if as_json:
+        print_json(content)
+    else:
+        typer.echo(planned.every_stage(content) if every else planned.in_groups(content))
+
+
+@app.command()
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show this method's options.", autocompletion=names.methods),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the fine-tuning methods, or one method's options.
+
+    Example: tunetrail methods lora
+    """
+    from tunetrail import methods as registry
+
+    shown = [name] if name else registry.names()
+    kinds = {n: registry.method_class(n) for n in shown}
+    if as_json:
+        print_json(
+            {
+                n: {
+                    "title": kind.title,
+                    "paper": kind.paper,
+                    "mergeable": kind.not_mergeable is None,
+                    "options": _options(kind),
+                }
+                for n, kind in kinds.items()
+            }
+        )
+    elif name:
+        kind = kinds[name]
+        typer.echo(f"{kind.title} ({kind.paper})\n{(kind.__doc__ or '').strip()}\n")
+        typer.echo(
+            "merges into the base weights"
+            if kind.not_mergeable is None
+            else f"stays in the graph: {kind.not_mergeable}"
+        )
+        rows = [[o["name"], json.dumps(o["default"]), o["description"]] for o in _options(kind)]
+        print_table(["option", "default", "meaning"], rows)
+    else:
+        rows = [
+            [n, kind.title, kind.paper, "yes" if kind.not_mergeable is None else "no"]
+            for n, kind in kinds.items()
+        ]
+        print_table(["method", "title", "paper", "merges"], rows)
+
+
+@app.command()
+def tasks(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show this task's declaration.", autocompletion=names.built_in_tasks),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the built-in tasks, or print one's declaration (a model for your own).
+
+    Example: tunetrail tasks amazon
+    """
+    from tunetrail.errors import unknown
+    from tunetrail.settings import read_yaml
+    from tunetrail.task import built_in_tasks
+
+    known = built_in_tasks()
+    if name is not None and name not in known:
+        raise unknown("task", name, known)
+    if as_json:
+        print_json({n: read_yaml(p) for n, p in known.items() if name in (None, n)})
+    elif name:
+        typer.echo(known[name].read_text(encoding="utf-8"), nl=False)
+    else:
+        declared = {n: read_yaml(p) for n, p in known.items()}
+        rows = [
+            [n, d["title"], d["domain"], str(len(d["labels"])), ", ".join(d["metrics"])]
+            for n, d in declared.items()
+        ]
+        print_table(["task", "title", "domain", "classes", "metrics"], rows)
+
+
+@app.command()
+def sync(
+    receipt: Annotated[Path, typer.Argument(help="What the register stage wrote.")] = Path(
+        "receipt.json"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Bring MLflow to what the receipt says: runs, registered winners, aliases. Repeatable.
+
+    The tracking server is MLFLOW_TRACKING_URI, or a database inside the project.
+    """
+    from tunetrail.tracking.sync import bring_up_to_date
+
+    done = bring_up_to_date(receipt)
+    if as_json:
+        print_json(done)
+        return
+    typer.echo(
+        f"MLflow: {done['runs_created']} runs created, {done['runs_present']} were there; "
+        f"{done['versions_created']} model versions registered, "
+        f"{done['versions_present']} were there."
+    )
+    for refused in done["refused"]:
+        typer.echo(f"NOT registered: {refused['name']}: {refused['reason']}", err=True)
+    if done["refused"]:
+        raise TuneTrailError(
+            "a winner's certificate is beyond the tolerance", "see runs/export/*/*/certificate.json"
+        )
+
+
+def _options(kind: Any) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "default": field.default, "description": field.description or ""}
+        for name, field in kind.model_fields.items()
+    ]

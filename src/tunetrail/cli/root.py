@@ -1,0 +1,72 @@
+"""The application object, and what every subcommand shares."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunetrail import logs
+
+PARAMS = Path("params.yaml")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ParamsOption = Annotated[Path, typer.Option("--params", help="The parameters.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback(
+    help="""
+Which fine-tuning method should we use on our data, how sure are we, and how do we ship it?
+
+[bold]params.yaml[/bold] names tasks, base model, methods, seeds and budget: the
+[italic]plan[/italic], a list of [italic]runs[/italic]. Stages turn it into a
+[italic]comparison[/italic]:
+
+base, ingest → validate → prepare → resolve → train, cost → evaluate, select → export → compare →
+register
+
+Run them all with [bold]tunetrail run[/bold] (in parallel, through Prefect) or
+[bold]dvc repro[/bold]; both run the subcommands below and leave the same files.
+
+Examples:
+
+  tunetrail doctor                is this machine ready?
+
+  tunetrail init ../tickets --data tickets.csv   a project for your own data
+
+  tunetrail plan                  what is stale, why, and how long it will take
+
+  tunetrail run                   execute that
+
+  tunetrail methods lora          options and defaults of a method
+"""
+)
+def start(
+    context: typer.Context,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "-v",
+            "--verbose",
+            count=True,
+            envvar=logs.VERBOSE,
+            show_default=False,
+            help="Log what is done to standard error; -vv: what libraries do, too.",
+        ),
+    ] = 0,
+) -> None:
+    """Set up logging, and log the subcommand and its seconds."""
+    logs.configure(verbose)
+    log = logging.getLogger(f"tunetrail.{context.invoked_subcommand}")
+    started = time.monotonic()
+    log.debug("begins")
+    context.call_on_close(lambda: log.info("took %.1f s", time.monotonic() - started))

@@ -1,0 +1,139 @@
+"""Which stages will be executed and why, as far as that can be known before anything runs.
+
+DVC says which inputs of a stage differ from those of its last execution. Two things are added for
+people: a stage below a stale one is given the *root* reason (the file or parameter that changed),
+and the plan is resolved on the side, so that a run is only listed if something that decides its
+result has changed.
+"""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tunetrail.dag import Cell, Dag
+from tunetrail.files import read_json
+
+#: Runs a ``tunetrail`` command, given its arguments.
+Execute = Callable[[Sequence[str]], None]
+
+#: What an output will hold: path → how it differs from what is there now.
+Differences = dict[str, list[str]]
+
+
+def expected(dag: Dag, execute: Execute) -> dict[str, list[str]]:
+    """Cell → root reasons, of every cell that has to be expected to run.
+
+    Must be called in the project's folder. Nothing in it is changed.
+
+    Raises:
+        TuneTrailError: The plan cannot be resolved as the parameters are now.
+    """
+    why: dict[str, list[str]] = {}
+    foreseen: dict[str, Differences] = {}
+    for name, cell in dag.cells.items():
+        reasons = dag.changes(name)
+        stale_above = [above for above in why if above in cell.upstream]
+        if reasons != [Dag.NEVER]:
+            passed = {
+                above: _passed_on(why[above], foreseen.get(above), cell) for above in stale_above
+            }
+            known = [reason for some in passed.values() for reason in some if reason != Dag.NEVER]
+            reasons += known or [f"{above} was never executed" for above in passed if passed[above]]
+        if not reasons:
+            continue
+        why[name] = list(dict.fromkeys(reasons))
+        if cell.stage == "resolve" and not stale_above and reasons != [Dag.NEVER]:
+            foreseen[name] = _foresee(cell, execute)
+    return why
+
+
+def _passed_on(reasons: list[str], differences: Differences | None, below: Cell) -> list[str]:
+    """The part of an upstream cell's reasons that concerns a cell below it."""
+    if differences is None:
+        return reasons
+    return [
+        reason
+        for path, found in differences.items()
+        for reason in found
+        if any(PurePosixPath(path).is_relative_to(read) for read in below.inputs)
+    ]
+
+
+def _foresee(cell: Cell, execute: Execute) -> Differences:
+    """Resolve a task's plan elsewhere, and compare it with the present one."""
+    (out,) = cell.outputs
+    with tempfile.TemporaryDirectory(prefix="tunetrail-") as scratch:
+        target = Path(scratch) / "plan"
+        arguments = shlex.split(cell.command)[1:]
+        execute([str(target) if argument == out else argument for argument in arguments])
+        present, planned = _frozen(Path(out)), _frozen(target)
+    code = {  # label → whether the code that trains it changed
+        label: present[path][1].get("code") != spec.get("code")
+        for path, (label, spec) in planned.items()
+        if path in present
+    }
+    shared = len(code) > 1 and all(code.values())
+    differences: Differences = {}
+    for path in sorted(present.keys() | planned.keys()):
+        label, now = planned.get(path, ("", {}))
+        before = present.get(path, ("", {}))[1]
+        if path not in planned:
+            found = [f"{path.removesuffix('.json')} is no longer planned"]
+        elif path not in present:
+            found = [f"{path.removesuffix('.json')} is new"]
+        else:
+            found = [
+                _phrase(key, label, before.get(key), now.get(key), shared)
+                for key in dict.fromkeys([*now, *before])
+                if before.get(key) != now.get(key)
+            ]
+        if found:
+            differences[f"{out}/{path}"] = found
+    return differences
+
+
+def _frozen(plan: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Path below ``plan`` → label and flat content of each frozen run."""
+    runs = {}
+    for path in plan.rglob("*.json"):
+        content = read_json(path)
+        spec = dict(_leaves(content.get("spec", content)))
+        runs[path.relative_to(plan).as_posix()] = (str(content.get("label", "")), spec)
+    return runs
+
+
+def _leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{key}.{name}" if key else name)
+    else:
+        yield key, value
+
+
+def _phrase(key: str, label: str, before: Any, now: Any, shared: bool) -> str:
+    """How a person would say that a part of a run differs."""
+    named = {
+        "code": "training code changed" if shared else f"code of {label} changed",
+        "base.digest": "base model changed",
+        "data.fit": "training rows changed",
+        "data.test": "test rows changed",
+    }
+    if key in named:
+        return named[key]
+    shown = key.replace("method.options", f"methods.{label}")
+    return f"parameter {shown} changed: {before} → {now}"
+
+
+def planned_runs(dag: Dag) -> dict[str, dict[str, Any]]:
+    """Cell that trains a run → its place in the plan: task, method, (budget,) seed."""
+    found = {}
+    for name, cell in dag.cells.items():
+        if cell.stage == "train":
+            task, method, *budget, seed = PurePosixPath(cell.inputs[0]).with_suffix("").parts[1:]
+            place = {"task": task, "method": method}
+            found[name] = place | ({"budget": budget[0]} if budget else {}) | {"seed": int(seed)}
+    return found
