@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tunetrail.errors import TuneTrailError, unknown
-from tunetrail.files import file_digest, replacing, write_json
+from tunetrail.files import file_digest, replacing, scratch, write_json
 from tunetrail.layout import CARD, DATA, TASK
 from tunetrail.sources import read_source
 from tunetrail.task import TaskSpec, label_card
@@ -31,8 +30,8 @@ def ingest(task: TaskSpec, out: Path) -> None:
         TuneTrailError: Unreadable source, missing column, or a label outside the declared set.
     """
     source = read_source(task.source)
-    with tempfile.TemporaryDirectory(prefix="tunetrail-") as scratch:
-        content = source.fetch(Path(scratch))
+    with scratch() as unpacked:
+        content = source.fetch(unpacked)
         parts = [
             _canonical(_read(path, task), task, split, path.name)
             for split, path in _files(content, task).items()
