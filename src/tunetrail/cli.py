@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -43,6 +47,8 @@ Examples:
   tunetrail tasks                 tasks that come with TuneTrail
 
   tunetrail sync                  bring MLflow up to the results on disk
+
+  tunetrail verify                compare every result's bytes with what was recorded
 """,
 )
 
@@ -52,6 +58,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code (2 for bad input, without a traceback)."""
+    if "DVC_STAGE" in os.environ:
+        _end_with_parent()
     try:
         app(args=None if arguments is None else list(arguments))
     except TuneTrailError as error:
@@ -68,6 +76,24 @@ def execute(arguments: Sequence[str], progress: Any = None) -> None:
         progress: Called by the train stage instead of drawing a bar (``training.loop.Progress``).
     """
     app(args=list(arguments), standalone_mode=False, obj=progress)
+
+
+def _end_with_parent() -> None:
+    """End this process when the ``dvc repro`` that started it is gone.
+
+    DVC leaves the command of a stage running when it is killed; the repeated one would write beside
+    it.
+    """
+    parent = os.getppid()
+    if os.getsid(parent) != os.getsid(0):  # it is gone already, and this is whoever adopts orphans
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 # Inspecting ------------------------------------------------------------------------------------
@@ -214,6 +240,38 @@ def sync(
         raise TuneTrailError(
             "a winner's certificate is beyond the tolerance", "see runs/export/*/*/certificate.json"
         )
+
+
+@app.command()
+def verify(
+    discard: Annotated[bool, typer.Option("--discard", help="Remove what is damaged.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every result and its copy in DVC's cache, and name those with other bytes than recorded.
+
+    DVC goes by the time of a file and believes its cache: a failing disk, or a remote that hands
+    out damaged files, goes unnoticed otherwise. Example: tunetrail verify --discard
+    """
+    from tunetrail.dag import Dag, project_root
+
+    root = project_root(Path.cwd())
+    damaged = [(out, os.path.relpath(path, root)) for out, path in Dag(root).damaged()]
+    if discard:
+        for _, path in damaged:
+            (root / path).unlink(missing_ok=True)  # outputs may share a copy
+    if as_json:
+        _print_json([{"output": out, "file": path} for out, path in damaged])
+    else:
+        for out, path in damaged:
+            typer.echo(f"{'removed' if discard else 'damaged'}: {path} (of {out})")
+    again = "`dvc pull` fetches them again where they were pushed, `make run` makes them again"
+    if damaged and not discard:
+        raise TuneTrailError(
+            f"{len(damaged)} files do not have the recorded bytes",
+            f"`tunetrail verify --discard` removes them; then {again}",
+        )
+    if not as_json:
+        typer.echo(f"Now {again}." if damaged else "Every result has the recorded bytes.")
 
 
 # Stages ----------------------------------------------------------------------------------------
