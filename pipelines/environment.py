@@ -19,8 +19,7 @@ def configure_prefect() -> None:
         # The flow prints its own progress and errors; the console handler would repeat them. Logs
         # still reach a configured server.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-        # A loaded machine may take longer than the default to start the temporary server.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -114,6 +114,10 @@ class Display:
                     f"{self._done}/{self._total} stages, {self._note()}; last: {name}"
                 )
 
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
+        self._console.print(text, style="yellow")
+
     def _due(self) -> bool:
         now = time.monotonic()
         if now - self._last_line < _LINE_EVERY and self._done < self._total:
