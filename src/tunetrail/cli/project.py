@@ -114,7 +114,8 @@ def run(
     arguments = ["--workers", str(workers)] if workers else []
     arguments += ["--json"] if as_json else []
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", _FLOW, *arguments])
+    # -P: a queue.py among somebody's own files must not stand in for Python's.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", _FLOW, *arguments])
 
 
 @app.command()
