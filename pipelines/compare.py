@@ -6,10 +6,10 @@ keeps the states. Workers execute the same commands as ``dvc repro``.
 
 from __future__ import annotations
 
-import signal
+if __name__ == "__main__":
+    from pipelines.early import begin
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the seconds of importing
+    begin()
 
 import argparse
 import contextlib
@@ -18,8 +18,8 @@ import logging
 import os
 import queue
 import shlex
+import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -297,7 +297,6 @@ def _run(workers: int, as_json: bool, console: Console) -> int:
     if any(budget.minutes is not None for budget in params.budgets.values()):
         width = 1  # a neighbour would take its share of the minutes
     STATE_DIR.mkdir(exist_ok=True)
-    tempfile.gettempdir()  # workers need it: that there is none is said now
     configure_prefect()
     try:
         with FileLock(STATE_DIR / "run.lock", timeout=0):

@@ -272,7 +272,7 @@ class Dag:
         from dvc.dvcfile import Lockfile
 
         stage.save()
-        stage.commit()
+        # Before it goes to the cache: should there be no room for that, only that is repeated.
         lock = Path(stage.dvcfile.path).with_suffix(".lock")
         with scratch() as folder:
             draft = folder / lock.name
@@ -280,6 +280,7 @@ class Dag:
                 shutil.copyfile(lock, draft)
             Lockfile(self._repo, str(draft)).dump(stage)
             write_text(lock, draft.read_text(encoding="utf-8"))
+        stage.commit()
         for out in stage.outs:
             if out.use_cache and out.changed_cache():
                 kept = Path(self._repo.cache.local.path)
