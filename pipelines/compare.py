@@ -6,10 +6,10 @@ keeps the states. Workers execute the same commands as ``dvc repro``.
 
 from __future__ import annotations
 
-import signal
+if __name__ == "__main__":
+    from pipelines.early import begin
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the seconds of importing
+    begin()
 
 import argparse
 import contextlib
@@ -18,8 +18,8 @@ import logging
 import os
 import queue
 import shlex
+import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -29,9 +29,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from pipelines.environment import configure_prefect, guard_server
+from pipelines.environment import configure_prefect
 from pipelines.progress import Display, show_results
 from pipelines.scheduler import Scheduler
+from pipelines.server import connect, leave, lost, unreachable, wait_until_ready
 from pipelines.workers import WorkerDied, end_all, run_command, start_server
 from tunetrail import logs
 from tunetrail.dag import Cell, Dag, project_root, stale_cells
@@ -60,12 +61,14 @@ class Outcome:
         restored: Cells whose outputs came back from DVC's run cache.
         failed: Cell → reason.
         blocked: Cells that could not run because one above them failed.
+        damaged: Outputs whose copies in DVC's cache were damaged, and therefore not restored.
     """
 
     executed: list[str] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     blocked: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
 
 class RunsFailed(RuntimeError):
@@ -104,8 +107,13 @@ def _stop(number: int, _: Any) -> None:
 def run_stale(
     dag: Dag, stale: dict[str, list[str]], project: str, width: int, display: Display
 ) -> Outcome:
-    """Run the Prefect flow over the stale cells."""
+    """Run the Prefect flow over the stale cells.
+
+    Raises:
+        TuneTrailError: Prefect's API stopped answering before all was done.
+    """
     # Imported here, after the environment is set, and only when there is something to run.
+    import httpx
     from prefect import flow, task
     from prefect.artifacts import create_table_artifact
     from prefect.cache_policies import NO_CACHE
@@ -208,12 +216,22 @@ def run_stale(
             raise RunsFailed("; ".join(f"{n}: {why}" for n, why in outcome.failed.items()))
         create_table_artifact(key="comparison", table=_rows(), description=f"Scores of {project}")
 
-    guard_server()
-    with (
-        contextlib.suppress(RunsFailed),  # Prefect has the state; the outcome has the reasons
-        signals_to(stop, *_STOPPING),
-    ):
-        compare(project)
+    wait_until_ready()
+    try:
+        with (
+            contextlib.suppress(RunsFailed),  # Prefect has the state; the outcome has the reasons
+            signals_to(stop, *_STOPPING),
+        ):
+            compare(project)
+    except httpx.HTTPError as error:
+        what = lost(error)
+        if scheduler.busy:
+            raise unreachable(what) from None
+        display.note(
+            f"Prefect's API {what}. Its record of this flow is incomplete; the results do not "
+            "depend on it."
+        )
+    outcome.damaged = dag.discarded
     return outcome
 
 
@@ -279,12 +297,13 @@ def _run(workers: int, as_json: bool, console: Console) -> int:
     if any(budget.minutes is not None for budget in params.budgets.values()):
         width = 1  # a neighbour would take its share of the minutes
     STATE_DIR.mkdir(exist_ok=True)
-    tempfile.gettempdir()  # workers need it: that there is none is said now
     configure_prefect()
     try:
         with FileLock(STATE_DIR / "run.lock", timeout=0):
             outcome = _execute(root, params, width, console)
             result: dict[str, Any] = asdict(outcome)
+            for damaged in outcome.damaged:
+                console.print(f"The copy of {damaged} in DVC's cache was damaged: made again.")
             if outcome.failed:
                 _show_failures(outcome, console)
                 page = write_failures(STATE_DIR, params.project, outcome.failed, outcome.blocked)
@@ -319,6 +338,7 @@ def _execute_stale(dag: Dag, root: Path, params: Params, width: int, console: Co
         f"{len(stale)} of {len(dag.cells)} stages are stale, {runs} of them runs; "
         f"{width} side by side"
     )
+    connect()
     start_server()
     estimator = Estimator(known_durations(root, params))
     with Display(console, [dag.cells[name] for name in stale], estimator, width) as display:
@@ -372,4 +392,4 @@ def _show_failures(outcome: Outcome, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -141,6 +141,10 @@ class Display:
         if failed:
             self._console.print(f"failed: {name}", style="red")
 
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
+        self._console.print(text, style="yellow")
+
     def _counts(self) -> dict[str, Any]:
         return {
             "count": f"{self._done}/{self._total}",

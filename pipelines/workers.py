@@ -22,6 +22,9 @@ from typing import Any
 from tunetrail.errors import TuneTrailError
 from tunetrail.machine import LESS_MEMORY, machine_errors
 
+#: multiprocessing's exit code of a worker when the server that it was forked from was killed.
+_SERVER_GONE = 255
+
 _PRELOAD = ["pipelines.preload", "pipelines.workers"]
 
 Report = Callable[[int, int, float], None]
@@ -109,21 +112,14 @@ def run_command(command: str, log: Path, report: Report | None = None) -> None:
     if outcome is None:
         if _ending.is_set():
             raise Ended(command)
-        raise WorkerDied(_obituary(process.exitcode, log))
+        if process.exitcode in (-signal.SIGKILL, _SERVER_GONE):
+            why = "its worker was killed (SIGKILL), as the system does when memory runs out"
+            raise WorkerDied(f"{why}\n  fix: {LESS_MEMORY}")
+        raise WorkerDied(f"its worker ended with exit code {process.exitcode}; log: {log}")
     if outcome[0] == "refused":
         raise outcome[1]
     if outcome[0] == "crashed":
         raise StageCrashed(f"{outcome[1]}; log: {log}")
-
-
-def _obituary(exit_code: int | None, log: Path) -> str:
-    """Why a worker that said nothing is gone, as far as anybody can know."""
-    if exit_code == -signal.SIGKILL:
-        return (
-            "its worker was killed (SIGKILL), as the system does when memory runs out; "
-            f"log: {log}\n  fix: {LESS_MEMORY}"
-        )
-    return f"its worker ended with exit code {exit_code}; log: {log}"
 
 
 def _listen(worker: Connection, report: Report | None) -> tuple[str, Any] | None:

@@ -326,6 +326,15 @@ def test_limits_shrink_with_the_length_of_the_texts(made: Any, tmp_path: Path) -
     assert facts["max_length"] == 256
 
 
+def test_a_column_of_single_values_is_no_class_even_if_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "data.csv"
+    tickets().to_csv(path, index=False)
+    shown = refused(capsys, tmp_path, path, "--label", "ticket_id")
+    assert "column 'ticket_id' has 60 different values in 60 rows: too many" in shown
+
+
 def test_small_data_has_no_limits(made: Any) -> None:
     assert made(tickets())["limits"] == {}
 
@@ -373,6 +382,14 @@ def test_names_that_yaml_would_misread_come_back_as_they_are(made: Any, tmp_path
     task = task_of(read_params(root / "params.yaml"), "data", root / "params.yaml")
     assert task.columns.text == "text: free # form"
     assert list(task.labels) == list(facts["labels"]) == ["${x}: [1", "no", "null"]
+
+
+def test_folders_and_files_may_be_called_anything(tmp_path: Path) -> None:
+    path = tmp_path / "2024.csv"
+    tickets().to_csv(path, index=False)
+    assert run("init", str(tmp_path / "on"), "--data", str(path)) == 0
+    params = read_params(tmp_path / "on" / "params.yaml")
+    assert (params.project, list(params.tasks)) == ("on", ["2024"])
 
 
 def test_files_that_are_there_are_never_overwritten(
@@ -543,6 +560,7 @@ def test_the_pipeline_of_the_project_is_the_shipped_one(installed: Installed) ->
 
 @pytest.mark.pipeline
 def test_again_nothing_is_stale_for_either_driver(tickets_project: Installed) -> None:
+    (tickets_project.root / "queue.py").write_text("raise RuntimeError('not the real one')\n")
     assert tickets_project.stale() == {}
     assert tickets_project.run()["executed"] == []
     done = tickets_project.command("dvc", "repro")

@@ -135,6 +135,7 @@ def test_lines_come_while_a_single_stage_works(monkeypatch: pytest.MonkeyPatch) 
     )
 
 
+@pytest.mark.timeout(120)
 def test_updates_from_many_threads_do_not_block_each_other() -> None:
     """Drawing and reporting take locks of their own: a wrong order would hang here."""
 

@@ -7,6 +7,7 @@ uses a :class:`Dag`; commands may run anywhere meanwhile.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import write_json
+from tunetrail.files import scratch, write_json, write_text
 from tunetrail.machine import require_room
 
 #: Where dvc.yaml finds the code that its stages depend on. In a checkout it is there; in a project
@@ -60,7 +61,12 @@ class Cell:
 
 
 class Dag:
-    """The graph of the DVC project in ``root``."""
+    """The graph of the DVC project in ``root``.
+
+    Attributes:
+        cells: Name → cell, upstream cells first.
+        discarded: Outputs whose copies in DVC's cache :meth:`begin` found damaged and removed.
+    """
 
     #: The only reason of a cell that dvc.lock knows nothing of.
     NEVER = "never executed here"
@@ -75,22 +81,21 @@ class Dag:
         logging.getLogger("dvc_data").setLevel(logging.CRITICAL)
         allow_missing_git(root)
         link_code(root)
+        self._root = root
         try:
             # A finished stage is never given up because some DVC command is busy for a moment.
             self._repo = Repo(str(root), _wait_for_lock=True)
+            self._mend()
             graph = self._repo.index.graph
         except DvcException as error:
-            raise TuneTrailError(
-                f"DVC cannot read the project in '{root}': {' '.join(str(error).split())}",
-                "correct params.yaml or dvc.yaml (`dvc status` shows DVC's own message); if "
-                "dvc.lock is damaged, delete it: results come back from DVC's cache",
-            ) from None
+            raise _unreadable(root, error) from None
         check_pipeline(root)
         import networkx
 
         self._root = Path(self._repo.root_dir)
         self._stages: dict[str, Any] = {}
         self.cells: dict[str, Cell] = {}
+        self.discarded: list[str] = []
         # DVC's edges point from a stage to what it depends on. Beyond that, dvc.yaml's own order.
         place = {stage.addressing: i for i, stage in enumerate(self._repo.index.stages)}
         for stage in networkx.lexicographical_topological_sort(
@@ -185,6 +190,9 @@ class Dag:
     def begin(self, name: str) -> bool:
         """Clear the cell's outputs for a new execution, or restore them from the run cache.
 
+        DVC believes what is in its cache; here every byte is compared before it is restored, and
+        what is damaged is removed, so that the cell is executed.
+
         Returns:
             True when the outputs of an earlier equal execution were restored and recorded.
         """
@@ -196,6 +204,7 @@ class Dag:
                 self._save(stage)
                 return True
             stage.remove_outs(ignore_remove=False, force=False)
+            self._discard_damaged(stage)
             try:
                 self._repo.stage_cache.restore(stage)
             except RunCacheNotFoundError:
@@ -231,18 +240,72 @@ class Dag:
                 )
             self._save(stage)
 
+    def damaged(self) -> Iterator[tuple[str, Path]]:
+        """Files with other bytes than dvc.lock says, each with the output that it belongs to.
+
+        These are outputs and their copies in DVC's cache (which may be one file on disk). Every
+        byte is read: DVC itself goes by the time of a file, and believes its cache.
+        """
+        with self._locked():
+            for stage in self._stages.values():
+                for out in stage.outs:
+                    yield from ((str(out), path) for path in _damaged(out))
+
+    def _discard_damaged(self, stage: Any) -> None:
+        """Remove what is damaged of the cached outputs that the stage may be restored from."""
+        cache = self._repo.stage_cache
+        recorded = [dep.hash_info for dep in stage.deps]
+        stage.save_deps()
+        entry = cache._load(stage)
+        for dep, old in zip(stage.deps, recorded, strict=True):
+            dep.hash_info = old
+        cached = cache._create_stage(entry, wdir=stage.wdir).outs if entry else []
+        for out in {str(out.hash_info): out for out in [*stage.outs, *cached]}.values():
+            damaged = list(_damaged(out))
+            for path in damaged:
+                path.unlink(missing_ok=True)  # two of its files may share a copy
+            if damaged:
+                self.discarded.append(str(out))
+
     def _save(self, stage: Any) -> None:
+        """Record the stage; dvc.lock is replaced in one step, which DVC does not do."""
+        from dvc.dvcfile import Lockfile
+
         stage.save()
+        # Before it goes to the cache: should there be no room for that, only that is repeated.
+        lock = Path(stage.dvcfile.path).with_suffix(".lock")
+        with scratch() as folder:
+            draft = folder / lock.name
+            if lock.exists():
+                shutil.copyfile(lock, draft)
+            Lockfile(self._repo, str(draft)).dump(stage)
+            write_text(lock, draft.read_text(encoding="utf-8"))
         stage.commit()
-        with _intact(Path(self._repo.root_dir) / "dvc.lock", Path(self._repo.tmp_dir) / "before"):
-            stage.dump(update_pipeline=False)
         for out in stage.outs:
             if out.use_cache and out.changed_cache():
-                folder = Path(self._repo.cache.local.path)
-                require_room(folder, out.meta.size or 0, f"DVC's copy of {out}")
+                kept = Path(self._repo.cache.local.path)
+                require_room(kept, out.meta.size or 0, f"DVC's copy of {out}")
                 raise TuneTrailError(
-                    f"DVC could not put {out} into its cache '{folder}'", "repeat the command"
+                    f"DVC could not put {out} into its cache '{kept}'", "repeat the command"
                 )
+
+    def _mend(self) -> None:
+        """Remove what DVC stumbles over when it was killed while it wrote."""
+        from dvc.lock import make_lock
+
+        folder = Path(self._repo.tmp_dir)
+        held = folder / "rwlock"
+        with self._locked():
+            with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
+                try:
+                    json.loads(held.read_text(encoding="utf-8"))
+                except FileNotFoundError:
+                    pass
+                except ValueError:  # cut off; whoever held anything by it is gone
+                    held.unlink()
+            for entry in Path(self._repo.stage_cache.cache_dir).glob("*/*"):
+                if not any(entry.iterdir()):
+                    entry.rmdir()
 
     @staticmethod
     def _lacks_cache_only(stage: Any) -> bool:
@@ -276,19 +339,45 @@ class Dag:
             ) from None
 
 
-@contextmanager
-def _intact(file: Path, copy: Path) -> Iterator[None]:
-    """Leave ``file`` as it was if the block, which writes it in place, fails."""
-    existed = file.is_file()
-    if existed:
-        shutil.copyfile(file, copy)
-    try:
-        yield
-    except BaseException:
-        if existed:
-            os.replace(copy, file)
-        raise
-    copy.unlink(missing_ok=True)
+def _damaged(out: Any) -> Iterator[Path]:
+    """Files of a recorded output, and their copies in DVC's cache, that have other bytes."""
+    from dvc_data.hashfile.tree import Tree
+
+    if not out.hash_info:
+        return
+    files: dict[tuple[str, ...], str] = {(): out.hash_info.value}
+    if out.hash_info.isdir:
+        listing = Path(out.cache.oid_to_path(out.hash_info.value))
+        if not listing.is_file():
+            return
+        if f"{_md5(listing)}.dir" != out.hash_info.value:
+            yield listing
+            return
+        files = {parts: entry.value for parts, _, entry in Tree.load(out.cache, out.hash_info)}
+    for parts, digest in files.items():
+        for path in (Path(out.cache.oid_to_path(digest)), Path(out.fs_path, *parts)):
+            if path.is_file() and _md5(path) != digest:
+                yield path
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "md5").hexdigest()
+
+
+def _unreadable(root: Path, error: Exception) -> TuneTrailError:
+    text = " ".join(str(error).split())
+    if Path(getattr(error, "path", "")).name == "dvc.lock":
+        return TuneTrailError(
+            f"dvc.lock in '{root}' cannot be read: {text}",
+            "DVC may have been killed while it wrote it: delete dvc.lock (or take it from git) and "
+            "repeat the command; results come back from DVC's cache",
+        )
+    return TuneTrailError(
+        f"DVC cannot read the project in '{root}': {text}",
+        "correct params.yaml or dvc.yaml (`dvc status` shows DVC's own message); if dvc.lock is "
+        "damaged, delete it: results come back from DVC's cache",
+    )
 
 
 def _forget_killed(file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -105,6 +106,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write text in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _drop_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -117,15 +119,54 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``target`` when the block succeeds, and vanishes when not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.????????"):  # by a kill: it only takes room
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with _temporary_folder(target) as temporary:
         yield temporary
         temporary.chmod(0o755)
         if target.exists():
             shutil.rmtree(target)
         os.replace(temporary, target)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder that vanishes with the block (after a kill: with the next one)."""
+    with _temporary_folder(STATE_DIR / "tmp" / "scratch") as temporary:
+        yield temporary
+
+
+@contextmanager
+def _temporary_folder(target: Path) -> Iterator[Path]:
+    """A folder beside ``target``; what killed processes left there is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _drop_leftovers(target)
+    # DVC does not see names like this (.dvcignore): a stage whose input is the whole folder above
+    # must not become stale by what a kill left.
+    prefix = f".{target.name}.{os.getpid()}."
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=target.parent))
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _drop_leftovers(target: Path) -> None:
+    """Remove what processes that are no more left while they wrote ``target``."""
+    name = re.compile(re.escape(f".{target.name}.") + r"(\d+)(\.\w{8})?\.tmp")
+    for left in target.parent.glob(".*.tmp"):
+        found = name.fullmatch(left.name)
+        if found is None or _is_running(int(found[1])):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True

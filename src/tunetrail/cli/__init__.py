@@ -5,13 +5,19 @@ Nothing is imported here that may be missing, so that a broken installation is e
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code (2 for bad input, without a traceback)."""
+    if "DVC_STAGE" in os.environ:
+        _end_with_parent()
     given = list(sys.argv[1:] if arguments is None else arguments)
     from tunetrail.errors import TuneTrailError
     from tunetrail.machine import machine_errors
@@ -50,3 +56,21 @@ def execute(arguments: Sequence[str], progress: Any = None) -> None:
 
     with machine_errors():
         app(args=list(arguments), standalone_mode=False, obj=progress)
+
+
+def _end_with_parent() -> None:
+    """End this process when the ``dvc repro`` that started it is gone.
+
+    DVC leaves the command of a stage running when it is killed; the repeated one would write beside
+    it.
+    """
+    parent = os.getppid()
+    if os.getsid(parent) != os.getsid(0):  # it is gone already, and this is whoever adopts orphans
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -114,7 +114,8 @@ def run(
     arguments = ["--workers", str(workers)] if workers else []
     arguments += ["--json"] if as_json else []
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", _FLOW, *arguments])
+    # -P: a queue.py among somebody's own files must not stand in for Python's.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", _FLOW, *arguments])
 
 
 @app.command()
@@ -254,6 +255,38 @@ def sync(
         raise TuneTrailError(
             "a winner's certificate is beyond the tolerance", "see runs/export/*/*/certificate.json"
         )
+
+
+@app.command()
+def verify(
+    discard: Annotated[bool, typer.Option("--discard", help="Remove what is damaged.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every result and its copy in DVC's cache, and name those with other bytes than recorded.
+
+    DVC goes by the time of a file and believes its cache: a failing disk, or a remote that hands
+    out damaged files, goes unnoticed otherwise. Example: tunetrail verify --discard
+    """
+    from tunetrail.dag import Dag, project_root
+
+    root = project_root(Path.cwd())
+    damaged = [(out, os.path.relpath(path, root)) for out, path in Dag(root).damaged()]
+    if discard:
+        for _, path in damaged:
+            (root / path).unlink(missing_ok=True)  # outputs may share a copy
+    if as_json:
+        print_json([{"output": out, "file": path} for out, path in damaged])
+    else:
+        for out, path in damaged:
+            typer.echo(f"{'removed' if discard else 'damaged'}: {path} (of {out})")
+    again = "`dvc pull` fetches them again where they were pushed, `tunetrail run` makes them again"
+    if damaged and not discard:
+        raise TuneTrailError(
+            f"{len(damaged)} files do not have the recorded bytes",
+            f"`tunetrail verify --discard` removes them; then {again}",
+        )
+    if not as_json:
+        typer.echo(f"Now {again}." if damaged else "Every result has the recorded bytes.")
 
 
 def _options(kind: Any) -> list[dict[str, Any]]:

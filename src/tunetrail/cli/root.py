@@ -48,6 +48,8 @@ Examples:
   tunetrail run                   execute that
 
   tunetrail methods lora          options and defaults of a method
+
+  tunetrail verify                compare every result's bytes with what was recorded
 """
 )
 def start(

@@ -131,7 +131,7 @@ def _template(name: str) -> str:
 
 def _params(proposal: Proposal, name: str, source: str) -> str:
     return Template(_template("params.yaml")).substitute(
-        project=name,
+        project=_yaml(name),
         max_length=proposal.max_length,
         max_length_reason=f"about {proposal.fitting:.0%} of the texts are not longer",
         tasks=_task(proposal, source),
@@ -163,7 +163,7 @@ def _task(proposal: Proposal, source: str) -> str:
         ),
         "limits": (proposal.limits, "a first run in minutes; without limits: all rows"),
     }
-    lines = [f"  {proposal.name}:"]
+    lines = [f"  {_yaml(proposal.name)}:"]
     for key, (value, comment) in values.items():
         if value:
             line = f"    {key}: {_yaml(value)}"

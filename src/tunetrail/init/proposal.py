@@ -81,7 +81,8 @@ def propose(table: Table, roles: Roles, name: str | None) -> Proposal:
     """Settle everything that the user has not.
 
     Raises:
-        TuneTrailError: Fewer than two classes, or a name that a task cannot have.
+        TuneTrailError: Fewer than two classes, hardly fewer classes than rows, or a name that a
+            task cannot have.
     """
     texts = [plain(table.rows[c]) for c in (roles.text, roles.pair) if c is not None]
     labels = plain(table.rows[roles.label])
@@ -95,6 +96,12 @@ def propose(table: Table, roles: Roles, name: str | None) -> Proposal:
             f"column '{roles.label}' has {len(counts)} different values in {len(rows)} rows that "
             "have a text",
             "a classifier needs at least two classes; another column: --label",
+        )
+    if len(counts) > len(rows) / 2:
+        raise TuneTrailError(
+            f"column '{roles.label}' has {len(counts)} different values in {len(rows)} rows: too "
+            "many for classes",
+            "another column: --label; a number becomes classes with `bins` (README, By hand)",
         )
     classes = {label: int(counts[label]) for label in sorted(counts.index, key=_natural)}
     tokens = sum(text[usable].map(_tokens) for text in texts) + _FRAME

@@ -79,7 +79,7 @@ def read_table(
         raise TuneTrailError(
             f"data file '{path}' {what}",
             f"give one file ({', '.join(FORMATS)}); for files that are split already, declare "
-            "the task in params.yaml (README, Your own data)",
+            "the task in params.yaml (README, By hand)",
         )
     if path.suffix not in _TEXT | _JSON | {".parquet"}:
         raise TuneTrailError(

@@ -200,8 +200,7 @@ def _label(free: dict[str, Column], columns: dict[str, Column]) -> str:
     raise TuneTrailError(
         "no column looks like a label (a few short values, each of them often); "
         f"there are {_samples(columns.values())}",
-        "say which it is: --label COLUMN; a number becomes classes with `bins` (README, Your own "
-        "data)",
+        "say which it is: --label COLUMN; a number becomes classes with `bins` (README, By hand)",
     )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import replacing, tree_digest, write_json
+from tunetrail.files import replacing, scratch, tree_digest, write_json
 from tunetrail.layout import CARD
 from tunetrail.machine import from_machine, require_room
 from tunetrail.modeling.base import check_base, same_tokens
@@ -27,8 +26,8 @@ def fetch_base(source: Path, out: Path) -> None:
         TuneTrailError: The source fails, or the folder is not a usable model.
     """
     origin = read_source(source)
-    with tempfile.TemporaryDirectory(prefix="tunetrail-") as scratch:
-        folder = origin.fetch(Path(scratch))
+    with scratch() as unpacked:
+        folder = origin.fetch(unpacked)
         if not folder.is_dir():
             raise TuneTrailError(
                 f"base model: '{folder}' is a file", "point 'base.source' at a model folder"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import resource
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from tunetrail.files import write_json
+from tunetrail.files import scratch, write_json
 from tunetrail.modeling.adapter import WEIGHTS, save_adapter
 from tunetrail.modeling.base import verified_base
 from tunetrail.run import read_run
@@ -53,9 +52,9 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
     measured = slice(_WARMUP_STEPS, None)
     per_step = float(np.median(seconds[measured]))
     method.fold(model)
-    with tempfile.TemporaryDirectory(prefix="tunetrail-") as folder:
-        save_adapter(model, Path(folder), run=spec.digest, base=spec.base.digest)
-        artifact_bytes = (Path(folder) / WEIGHTS).stat().st_size
+    with scratch() as folder:
+        save_adapter(model, folder, run=spec.digest, base=spec.base.digest)
+        artifact_bytes = (folder / WEIGHTS).stat().st_size
     per_token = float(np.median(np.array(seconds[measured]) / np.array(tokens[measured])))
     minutes = spec.budget.minutes
     write_json(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tunetrail.errors import TuneTrailError, unknown
-from tunetrail.files import file_digest, replacing, write_json
+from tunetrail.files import file_digest, replacing, scratch, write_json
 from tunetrail.layout import CARD, DATA, TASK
 from tunetrail.sources import read_source
 from tunetrail.tables import READERS, read_table
@@ -35,8 +34,8 @@ def ingest(task: TaskSpec, out: Path) -> None:
     """
     source = read_source(task.source)
     parts, left_out = [], []
-    with tempfile.TemporaryDirectory(prefix="tunetrail-") as scratch:
-        content = source.fetch(Path(scratch))
+    with scratch() as unpacked:
+        content = source.fetch(unpacked)
         for split, path in _files(content, task).items():
             rows = read_table(path, task.format)
             if split in {"validation", "test"} and _unlabelled(rows, task):

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import STATE_DIR, digest_of, file_digest, read_json
+from tunetrail.files import STATE_DIR, digest_of, file_digest, read_json, scratch
 from tunetrail.layout import CERTIFICATE, DATA, HISTORY, METRICS, MODEL, PREDICTIONS, SERVING
 from tunetrail.provenance import git_state, versions
 from tunetrail.run import PlannedRun, read_run
@@ -54,7 +55,9 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
     """
     wanted = read_json(receipt)
     root = receipt.absolute().parent
-    with _quiet():
+    STATE_DIR.mkdir(exist_ok=True)
+    # Two at a time would both create what is missing.
+    with FileLock(STATE_DIR / "sync.lock"), _quiet():
         client, experiment = _connect(wanted["project"])
         present = _present_runs(client, experiment)
         done: dict[str, Any] = {
@@ -71,6 +74,8 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
             found = present.pop(entry["run"], None)
             if found is not None and found.data.tags.get(CONTENT_TAG) == record["content"]:
                 runs[entry["run"]] = found.info.run_id
+                if found.info.status != "FINISHED":  # killed while it added a model to the run
+                    client.set_terminated(found.info.run_id)
                 done["runs_present"] += 1
                 continue
             if found is not None:  # a killed sync left half of it, or results have changed
@@ -78,7 +83,7 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
             runs[entry["run"]] = _create_run(client, experiment, record)
             done["runs_created"] += 1
         for model in wanted["models"]:
-            created = _register(client, root, model, runs[model["run"]])
+            created = _register(client, experiment, root, model, runs[model["run"]])
             done["versions_created" if created else "versions_present"] += 1
     return done
 
@@ -91,7 +96,7 @@ def _connect(project: str) -> tuple[Any, str]:
     uri = tracking_uri()
     local = "MLFLOW_TRACKING_URI" not in os.environ
     if local:
-        (STATE_DIR / "mlflow").mkdir(parents=True, exist_ok=True)
+        _create_database(Path(uri.removeprefix("sqlite:///")))
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient(uri)
     try:
@@ -106,6 +111,18 @@ def _connect(project: str) -> tuple[Any, str]:
             "start the server or correct MLFLOW_TRACKING_URI, then run `tunetrail sync`; "
             "results are safe on disk",
         ) from None
+
+
+def _create_database(path: Path) -> None:
+    """Make an empty database in one step: MLflow cannot use one whose tables are half made."""
+    from mlflow import MlflowClient
+
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with scratch() as folder:
+        MlflowClient(f"sqlite:///{(folder / path.name).absolute()}").search_experiments()
+        os.replace(folder / path.name, path)
 
 
 def _present_runs(client: Any, experiment: str) -> dict[str, Any]:
@@ -198,13 +215,13 @@ def _create_run(client: Any, experiment: str, record: dict[str, Any]) -> str:
     client.log_batch(run_id, params=params)
     for path in record["artifacts"]:
         client.log_artifact(run_id, str(path))
+    client.set_terminated(run_id)
     # Last, so that a run without this tag is known to be incomplete.
     client.set_tag(run_id, CONTENT_TAG, record["content"])
-    client.set_terminated(run_id)
     return run_id
 
 
-def _register(client: Any, root: Path, model: dict[str, Any], run_id: str) -> bool:
+def _register(client: Any, experiment: str, root: Path, model: dict[str, Any], run_id: str) -> bool:
     """Make sure that the winner is a version with its alias; True if it had to be created."""
     name = model["name"]
     versions_ = client.search_model_versions(f"name='{name}'")
@@ -218,10 +235,14 @@ def _register(client: Any, root: Path, model: dict[str, Any], run_id: str) -> bo
         if file_digest(exported / MODEL) != model["onnx_sha256"]:
             raise TuneTrailError(
                 f"{exported / MODEL} is not the file that was certified",
-                "run the export and register stages again",
+                "`tunetrail verify --discard` removes damaged files; then run the pipeline again",
             )
         if not client.search_registered_models(f"name='{name}'"):
             client.create_registered_model(name)
+        used = {v.source for v in versions_}
+        for left in client.search_logged_models([experiment], f"source_run_id='{run_id}'"):
+            if left.model_uri not in used:  # killed before it became a version
+                client.delete_logged_model(left.model_id)
         same = [_log_version(client, root, exported, model, run_id)]
         created = True
     else:

@@ -1,0 +1,165 @@
+"""``kill -9`` of anything, then the same command again: the undisturbed end state."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BIN, Project
+from tests.kills import processes, series, small_project
+from tunetrail.dag import Dag, stale_cells
+from tunetrail.errors import TuneTrailError
+
+pytestmark = pytest.mark.pipeline
+
+#: Stage and way of the kills that are always done; `python -m tests.kills` does the others.
+TEN = [
+    ("base", "flow"),
+    ("ingest", "repro"),
+    ("prepare", "flow"),
+    ("train", "repro"),
+    ("train", "worker"),
+    ("evaluate", "server"),
+    ("select", "flow"),
+    ("export", "flow"),
+    ("register", "flow"),
+    ("sync", "flow"),
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A small finished project. Not to be changed."""
+    return small_project(tmp_path_factory.mktemp("finished") / "project")
+
+
+@pytest.fixture
+def small(finished: Project, tmp_path: Path) -> Project:
+    return finished.copy(tmp_path / "project")
+
+
+def test_ten_kills_leave_no_trace(finished: Project, tmp_path: Path) -> None:
+    outcomes = list(series(finished, TEN, 7, tmp_path))
+    assert [str(outcome) for outcome in outcomes if outcome.wrong] == []
+    assert sum(outcome.moment is not None for outcome in outcomes) >= 7, "hardly anything was hit"
+
+
+def test_a_sync_killed_while_it_makes_the_database_can_be_repeated(small: Project) -> None:
+    database = small.root / ".tunetrail" / "mlflow" / "mlflow.db"
+    database.unlink()
+    running = subprocess.Popen([BIN / "tunetrail", "sync"], cwd=small.root, env=small.environment())
+    while not any(_size(path) > 200_000 for path in small.root.glob(".tunetrail/**/mlflow.db")):
+        assert running.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    done = small.command("tunetrail", "sync", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["runs_created"] == 2
+    assert not list(small.root.glob(".tunetrail/tmp/*"))
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
+def test_a_model_without_a_version_that_a_killed_sync_left_is_removed(
+    small: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    from tunetrail.tracking.sync import bring_up_to_date
+
+    class Killed(BaseException): ...
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    monkeypatch.chdir(small.root)
+    uri = f"sqlite:///{small.root / 'other.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow.MlflowClient, "create_model_version", killed)
+        with pytest.raises(Killed):
+            bring_up_to_date(Path("receipt.json"))
+    done = bring_up_to_date(Path("receipt.json"))
+    assert (done["runs_present"], done["versions_created"]) == (2, 1)
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("sentiment").experiment_id
+    assert len(client.search_logged_models([experiment])) == 1
+    assert {r.info.status for r in client.search_runs([experiment])} == {"FINISHED"}
+
+
+def test_a_stage_ends_with_the_dvc_that_started_it(small: Project) -> None:
+    small.change(budgets={"few": {"steps": 100_000}}, methods={"head": {}}, baseline="head")
+    repro = subprocess.Popen(
+        [BIN / "dvc", "repro"], cwd=small.root, env=small.environment(), stdout=subprocess.DEVNULL
+    )
+
+    def training() -> list[Path]:
+        found = []
+        for process in processes(small):
+            with contextlib.suppress(OSError):
+                if b"tunetrail\0train" in (process / "cmdline").read_bytes():
+                    found.append(process)
+        return found
+
+    deadline = time.monotonic() + 200
+    while not training():
+        assert repro.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(repro.pid, signal.SIGKILL)
+    repro.wait()
+    deadline = time.monotonic() + 20
+    while (left := training()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for process in left:
+        os.kill(int(process.name), signal.SIGKILL)
+    assert left == [], "the training goes on without dvc"
+
+
+def test_what_dvc_leaves_when_it_is_killed_in_a_write_does_not_stop_the_project(
+    small: Project,
+) -> None:
+    (small.root / ".dvc" / "tmp" / "rwlock").write_text('{"write": {"/a/pa')
+    entry = next(
+        p for p in small.root.glob(".dvc/cache/runs/*/*/*") if "tunetrail train" in p.read_text()
+    )
+    entry.unlink()  # DVC makes the folder first, and cannot bear it when it is empty
+    (small.root / "dvc.lock").unlink()
+    outcome = small.run()
+    assert [name.partition("@")[0] for name in outcome["executed"]] == ["train"]
+
+
+def test_a_cut_lock_file_is_named_and_its_deletion_brings_everything_back(small: Project) -> None:
+    lock = small.root / "dvc.lock"
+    whole = lock.read_bytes()
+    for size in (0, 100, 4096):
+        lock.write_bytes(whole[:size])
+        with pytest.raises(TuneTrailError, match=r"dvc.lock in .* cannot be read") as error:
+            stale_cells(Dag(small.root))
+        assert "delete dvc.lock" in error.value.fix
+    lock.unlink()
+    assert small.run()["executed"] == []
+
+
+def test_an_unreachable_prefect_api_is_named_before_anything_runs(small: Project) -> None:
+    small.change(methods={"head": {}, "lora": {"rank": 2}})
+    url = "http://user:secret@127.0.0.1:9/api"
+    done = small.command(sys.executable, "-m", "pipelines.compare", PREFECT_API_URL=url)
+    assert done.returncode == 2
+    assert "Prefect's API at 127.0.0.1:9/api does not answer: " in done.stdout
+    assert "unset PREFECT_API_URL to go on without it" in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "secret" not in done.stdout + done.stderr
