@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 from torch import nn
 
 from tunetrail.errors import TuneTrailError
@@ -13,6 +13,16 @@ from tunetrail.methods import Method
 from tunetrail.modeling.classifier import Classifier
 
 Site = Literal["query", "key", "value", "attention_dense", "ffn_in", "ffn_out"]
+
+
+def _different(sites: tuple[Site, ...]) -> tuple[Site, ...]:
+    if len(set(sites)) != len(sites):
+        raise ValueError("a site can be named once")
+    return sites
+
+
+#: The matrices that a method changes, each at most once.
+Sites = Annotated[tuple[Site, ...], Field(min_length=1), AfterValidator(_different)]
 
 
 class LoRALinear(nn.Module):
@@ -63,16 +73,7 @@ class LoRA(Method):
     rank: int = Field(default=8, ge=1, description="rank of the update")
     alpha: float = Field(default=16.0, gt=0, description="the update is scaled by alpha / rank")
     dropout: float = Field(default=0.0, ge=0, le=0.9, description="on the input of A")
-    sites: tuple[Site, ...] = Field(
-        default=("query", "value"), min_length=1, description="matrices that get an update"
-    )
-
-    @field_validator("sites")
-    @classmethod
-    def _different(cls, value: tuple[Site, ...]) -> tuple[Site, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("a site can be named once")
-        return value
+    sites: Sites = Field(default=("query", "value"), description="matrices that get an update")
 
     def attach(self, model: Classifier) -> None:
         """Wrap the chosen matrices of every layer."""
