@@ -249,6 +249,20 @@ def test_an_adapter_file_brings_the_model_back(name: str, base: Path, tmp_path: 
 
 
 @EVERY
+def test_what_folding_keeps_is_enough(name: str, base: Path, tmp_path: Path) -> None:
+    """As the stages do: fold, save, and load into a fresh model that was folded as well."""
+    spec = make_spec(name)
+    model, other = moved_model(spec, base), run_model(spec, base)
+    before = logits_of(model, ROWS)
+    method_of(spec).fold(model)
+    save_adapter(model, tmp_path, **OWNER)
+    method_of(spec).fold(other)
+    load_adapter(other, tmp_path, **OWNER)
+    assert torch.equal(logits_of(model, ROWS), logits_of(other, ROWS))
+    assert torch.allclose(before, logits_of(other, ROWS), rtol=0, atol=1e-5)
+
+
+@EVERY
 @pytest.mark.parametrize("what", ["base", "run"])
 def test_an_adapter_of_something_else_is_refused(
     name: str, what: str, base: Path, tmp_path: Path
@@ -278,6 +292,8 @@ def test_merging_keeps_the_logits(name: str, base: Path) -> None:
     method = method_of(spec)
     model = moved_model(spec, base)
     before = logits_of(model, ROWS)
+    method.fold(model)
+    assert torch.allclose(before, logits_of(model, ROWS), rtol=0, atol=1e-5)
     method.merge(model)
     assert torch.allclose(before, logits_of(model, ROWS), rtol=0, atol=1e-5)
     bare = bare_model(spec, base)
@@ -310,6 +326,7 @@ def test_the_onnx_file_computes_the_same(
     batches += export._sweep_inputs(spec, ROWS)
     with torch.inference_mode():
         expected = [model.eval()(**batch).numpy() for batch in batches]
+    method_of(spec).fold(model)
     method_of(spec).merge(model)
     export._write_onnx(model, tmp_path / MODEL)
     session = export._session(tmp_path / MODEL, threads=1)

@@ -5,10 +5,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from tunetrail.errors import TuneTrailError
 from tunetrail.methods import Method
 from tunetrail.modeling.classifier import Classifier
-from tunetrail.modeling.prompts import SoftPrompt, uniform
+from tunetrail.modeling.prompts import SoftPrompt, check_positions, uniform
 
 
 class PromptTuning(Method):
@@ -35,9 +34,4 @@ class PromptTuning(Method):
 
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """Prompt and text together need positions."""
-        if self.length + max_length > base["max_positions"]:
-            raise TuneTrailError(
-                f"prompt_tuning: length is {self.length}, and with base.max_length {max_length} "
-                f"that is more than the model's {base['max_positions']} positions",
-                f"lower base.max_length to {base['max_positions'] - self.length}, or the length",
-            )
+        check_positions("prompt_tuning: length", self.length, base, max_length)

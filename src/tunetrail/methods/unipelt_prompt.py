@@ -5,11 +5,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tunetrail.methods.prompt_tuning import PromptTuning
 from tunetrail.methods.unipelt import UniPELT
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.modeling.gates import Gate
-from tunetrail.modeling.prompts import SoftPrompt, renew_in_layers, uniform
+from tunetrail.modeling.prompts import SoftPrompt, check_positions, renew_in_layers, uniform
 
 
 class UniPELTPrompt(UniPELT):
@@ -44,4 +43,4 @@ class UniPELTPrompt(UniPELT):
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """UniPELT must fit, and prompt and text together need positions."""
         super().check(base, max_length)
-        PromptTuning(length=self.prompt_length).check(base, max_length)
+        check_positions("unipelt_prompt: prompt_length", self.prompt_length, base, max_length)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -34,4 +36,11 @@ class Bottleneck(nn.Module):
         """Weights from a normal distribution, biases zero."""
         for layer in (self.down, self.up):
             nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def start_at_zero(self) -> None:
+        """Kaiming uniform (a = √5) down, zero up, biases zero: it adds nothing at first."""
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.up.weight)
+        for layer in (self.down, self.up):
             nn.init.zeros_(layer.bias)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from tunetrail.errors import TuneTrailError
 from tunetrail.modeling.classifier import Classifier, Prompt
 from tunetrail.modeling.gates import Gate
 
@@ -48,6 +50,22 @@ class LayerPrompts(nn.Module):
         return torch.cat([new, hidden[:, self.vectors.shape[1] :]], dim=1)
 
 
+class Fourier(nn.Module):
+    """Parametrisation of vectors ``(…, length, size)``: of the first ``count`` of them, what is
+    seen is the real part of their Fourier transform over ``tokens``, ``features`` or ``both``.
+    """
+
+    def __init__(self, count: int, over: str) -> None:
+        super().__init__()
+        self.count = count
+        self.dimensions = {"tokens": (-2,), "features": (-1,), "both": (-2, -1)}[over]
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The same shape."""
+        first, others = vectors[..., : self.count, :], vectors[..., self.count :, :]
+        return torch.cat([torch.fft.fftn(first, dim=self.dimensions).real, others], dim=-2)
+
+
 def renew_in_layers(model: Classifier, vectors: torch.Tensor) -> None:
     """Give a model that has a prompt new virtual tokens in every layer but the first."""
     prompts = LayerPrompts(vectors)
@@ -63,3 +81,17 @@ def renew_in_layers(model: Classifier, vectors: torch.Tensor) -> None:
 def uniform(*shape: int) -> torch.Tensor:
     """Uniform between ±0.5."""
     return torch.empty(*shape).uniform_(-0.5, 0.5)
+
+
+def check_positions(option: str, length: int, base: Mapping[str, Any], max_length: int) -> None:
+    """Refuse virtual tokens that, together with a text, need more positions than there are.
+
+    Raises:
+        TuneTrailError: With ``option`` (method and name) and its value.
+    """
+    if length + max_length > base["max_positions"]:
+        raise TuneTrailError(
+            f"{option} is {length}, and with base.max_length {max_length} "
+            f"that is more than the model's {base['max_positions']} positions",
+            f"lower base.max_length to {base['max_positions'] - length}, or the length",
+        )

@@ -23,6 +23,9 @@ SITES = {
     "ffn_norm": "LayerNorm after the feed-forward residual",
 }
 
+#: The sites that are linear layers.
+PROJECTIONS = ("query", "key", "value", "attention_dense", "ffn_in", "ffn_out")
+
 
 @dataclass(frozen=True)
 class Family:
@@ -36,6 +39,7 @@ class Family:
         count: Key of the configuration that says how many different layers there are.
         prefixes: Whether keys and values pass through transformers' attention interface.
         causal: Whether a token sees only those before it.
+        gated_ffn: Whether another projection beside ``ffn_in`` reads the same hidden states.
     """
 
     layers: str
@@ -44,6 +48,7 @@ class Family:
     count: str = "num_hidden_layers"
     prefixes: bool = True
     causal: bool = False
+    gated_ffn: bool = False
 
 
 _BERT = {
@@ -74,6 +79,7 @@ _LLAMA = Family(
         "ffn_output": "mlp.down_proj",
     },
     causal=True,
+    gated_ffn=True,
 )
 
 #: ``model_type`` of the configuration → where things are.
