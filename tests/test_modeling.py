@@ -196,12 +196,12 @@ def of_architecture(folder: Path, name: str) -> Path:
         (lambda f: without(f, "model.safetensors"), r"no \.safetensors weights in "),
         (pickled, r"pytorch_model\.bin is a pickle and is never loaded"),
         (lambda f: without(f, "tokenizer.json"), r"no tokenizer\.json in "),
-        (lambda f: of_architecture(f, "gpt2"), "architecture 'gpt2' has no declared sites"),
+        (lambda f: of_architecture(f, "t5"), "architecture 't5' has no declared sites"),
     ],
 )
 def test_an_unusable_base_model_is_refused(spoil: Any, text: str, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
-    assert check_base(folder)["hidden_size"] == HIDDEN
+    assert check_base(folder).hidden_size == HIDDEN
     spoil(folder)
     with pytest.raises(TuneTrailError, match=text) as caught:
         check_base(folder)
