@@ -30,7 +30,7 @@ class ARC(Method):
     paper: ClassVar[str] = "arXiv 2310.06234"
     starts_at_base: ClassVar[bool] = False
 
-    learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")
+    learning_rate: float = Field(default=3e-3, gt=0, description="peak learning rate")
     rank: int = Field(default=50, ge=1, description="width of the adapters")
     positions: tuple[Position, ...] = Field(
         default=("attention", "ffn"), min_length=1, description="what the adapters stand before"

@@ -17,6 +17,7 @@ from tunetrail.modeling.sparsity import SparseUpdate, outstanding, zero_smallest
 class SparseLoRALinear(LoRALinear):
     """W·x + (alpha/rank)·(B·A + S)·x with S sparse, A normal, B and S zero at the start."""
 
+    #: Of the first layer: whether the pretrained weights of the model are pruned.
     pruned = False
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, entries: int) -> None:

@@ -25,7 +25,7 @@ class ETHER(Method):
     #: With a second vector, as ETHER+ has it.
     relaxed: ClassVar[bool] = False
 
-    learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")
+    learning_rate: float = Field(default=3e-3, gt=0, description="peak learning rate")
     sides: Literal["one", "two"] = Field(
         default="one", description="one: what a matrix takes in is reflected; two: its output too"
     )
