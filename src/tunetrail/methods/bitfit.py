@@ -21,3 +21,7 @@ class BitFit(Method):
         for name, parameter in model.trunk.named_parameters():
             if name.endswith(".bias"):
                 parameter.requires_grad_(True)
+
+    def claims(self) -> dict[str, str]:
+        """The biases."""
+        return {"biases": "training of every bias"}
