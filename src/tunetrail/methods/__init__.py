@@ -49,7 +49,11 @@ class Method(Settings):
         return self.not_mergeable
 
     def claims(self) -> dict[str, str]:
-        """Site → what is put there that no other method can share; a union must not repeat one."""
+        """Place → what is put there that no other method can share; a union must not repeat one.
+
+        A place is a site, or ``prompt``, ``biases`` or ``weights`` (all of the trunk's), or
+        ``peft`` (a tuner of that library).
+        """
         return {}
 
     def check(self, base: Mapping[str, Any], max_length: int) -> None:

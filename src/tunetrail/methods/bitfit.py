@@ -42,3 +42,7 @@ class BitFit(Method):
             )
         for bias in biases:
             bias.requires_grad_(True)
+
+    def claims(self) -> dict[str, str]:
+        """The biases."""
+        return {"biases": f"training of biases ({self.biases})"}

@@ -19,3 +19,7 @@ class Full(Method):
     def attach(self, model: Classifier) -> None:
         """Unfreeze the trunk."""
         model.trunk.requires_grad_(True)
+
+    def claims(self) -> dict[str, str]:
+        """All there is."""
+        return dict.fromkeys(("weights", "biases"), "training of every parameter")

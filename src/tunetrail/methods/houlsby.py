@@ -37,3 +37,7 @@ class Houlsby(Method):
         for module in model.trunk.modules():
             if isinstance(module, nn.LayerNorm):
                 module.requires_grad_(True)
+
+    def claims(self) -> dict[str, str]:
+        """The ends of both sublayers."""
+        return dict.fromkeys(("attention_output", "ffn_output"), "an adapter")

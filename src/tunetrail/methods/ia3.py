@@ -50,6 +50,10 @@ class IA3(Method):
             for path in model.sites.paths(site):
                 model.replace(path, Scaled(model.module(path), inputs=site == "ffn_out"))
 
+    def claims(self) -> dict[str, str]:
+        """The three projections."""
+        return dict.fromkeys(("key", "value", "ffn_out"), "learned factors")
+
     def merge(self, model: Classifier) -> None:
         """Multiply the factors into the weights."""
         for site in ("key", "value", "ffn_out"):

@@ -86,6 +86,10 @@ class LoRA(Method):
         for path in (path for site in self.sites for path in model.sites.paths(site)):
             model.replace(path, model.module(path).merged())
 
+    def claims(self) -> dict[str, str]:
+        """The chosen matrices."""
+        return dict.fromkeys(self.sites, "a low-rank update")
+
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """The rank of an update cannot exceed the matrix."""
         hidden_size = base["hidden_size"]

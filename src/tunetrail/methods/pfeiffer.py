@@ -29,8 +29,7 @@ class AdaptedNorm(nn.Module):
         """Shape ``(batch, length, hidden)`` in and out."""
         normed = self.norm(z)
         delta = self.adapter.delta(normed)
-        if self.gate is not None:
-            delta = delta * self.gate(normed)
+        delta = delta if self.gate is None else delta * self.gate(normed)
         changed: torch.Tensor = self.norm(z + delta)
         return changed
 
@@ -71,8 +70,7 @@ def add_adapters(
 class Pfeiffer(Method):
     """One ReLU bottleneck a layer after the FFN; the layer's own LayerNorm is used twice, frozen.
 
-    The second pass through LayerNorm is part of the published placement, so the model does not
-    start exactly at the base model.
+    That second pass is part of the published placement: the start is not exactly the base model.
     """
 
     title: ClassVar[str] = "Pfeiffer adapter"
@@ -86,6 +84,10 @@ class Pfeiffer(Method):
     def attach(self, model: Classifier) -> None:
         """Wrap the LayerNorm after each FFN."""
         add_adapters(model, self.reduction)
+
+    def claims(self) -> dict[str, str]:
+        """The end of the feed-forward sublayer, with or without a LayerNorm."""
+        return dict.fromkeys(("ffn_output", "ffn_norm"), "an adapter")
 
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """The bottleneck needs a width of at least one."""

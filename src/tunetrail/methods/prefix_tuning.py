@@ -34,6 +34,10 @@ class PrefixTuning(Method):
         """Keep what the network makes, and drop the network."""
         fold_prefixes(model)
 
+    def claims(self) -> dict[str, str]:
+        """An attention module has one prefix."""
+        return {"attention": "a prefix"}
+
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """Attention must go through transformers' interface."""
         if not base["prefixes"]:

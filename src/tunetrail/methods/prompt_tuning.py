@@ -30,7 +30,7 @@ class PromptTuning(Method):
 
     def claims(self) -> dict[str, str]:
         """A model has one prompt."""
-        return {"prompt": "prompt_tuning"}
+        return {"prompt": "virtual tokens"}
 
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """Prompt and text together need positions."""

@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from tunetrail.errors import TuneTrailError
 from tunetrail.methods import Method
 from tunetrail.methods.lora import LoRA, LoRALinear
 from tunetrail.methods.pfeiffer import Pfeiffer, add_adapters
@@ -13,6 +12,7 @@ from tunetrail.methods.prefix_tuning import PrefixTuning
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.modeling.gates import Gate, GatedInput
 from tunetrail.modeling.prefix import add_prefixes, fold_prefixes
+from tunetrail.modeling.sites import check_layers
 
 Part = Literal["adapter", "prefix", "lora"]
 
@@ -83,8 +83,13 @@ class UniPELT(Method):
 
     def observe(self, model: Classifier) -> dict[str, float]:
         """Mean of every gate over the selection set, by its place."""
-        gates = {n: m for n, m in model.named_modules() if isinstance(m, Gate)}
-        return {name: gate.mean() for name, gate in gates.items()}
+        return {n: m.mean() for n, m in model.named_modules() if isinstance(m, Gate)}
+
+    def claims(self) -> dict[str, str]:
+        """What its parts claim, and queries: their input decides a gate."""
+        parts = {"adapter": Pfeiffer(), "prefix": PrefixTuning(), "lora": LoRA()}
+        claims = {k: v for part in self.parts for k, v in parts[part].claims().items()}
+        return claims | ({"query": "gates"} if self.gated else {})
 
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """Every part must fit, and so must the layers."""
@@ -92,9 +97,4 @@ class UniPELT(Method):
             PrefixTuning().check(base, max_length)
         Pfeiffer(reduction=self.reduction).check(base, max_length)
         LoRA(rank=self.rank).check(base, max_length)
-        outside = [index for index in self.layers or () if not 0 <= index < base["layers"]]
-        if outside:
-            raise TuneTrailError(
-                f"unipelt: layer {outside[0]} is not one of the model's {base['layers']} layers",
-                f"give layers from 0 to {base['layers'] - 1}",
-            )
+        check_layers("unipelt", self.layers or (), base["layers"])

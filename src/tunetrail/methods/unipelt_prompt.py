@@ -40,6 +40,10 @@ class UniPELTPrompt(UniPELT):
     def _text_mask(self, model: Classifier) -> Any:
         return None if self.gate_over == "all" else lambda: model.mask[:, self.prompt_length :]
 
+    def claims(self) -> dict[str, str]:
+        """UniPELT's, and the prompt."""
+        return super().claims() | {"prompt": "virtual tokens"}
+
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """UniPELT must fit, and prompt and text together need positions."""
         super().check(base, max_length)

@@ -221,6 +221,20 @@ class Sites:
         return [f"{self.family.layers}.{index}" for index in range(self.count)]
 
 
+def check_layers(method: str, layers: Sequence[int], count: int) -> None:
+    """Refuse layers that a model of ``count`` layers does not have.
+
+    Raises:
+        TuneTrailError: With the method and the first such layer.
+    """
+    outside = [index for index in layers if not 0 <= index < count]
+    if outside:
+        raise TuneTrailError(
+            f"{method}: layer {outside[0]} is not one of the model's {count} layers",
+            f"give layers from 0 to {count - 1}",
+        )
+
+
 def usable_positions(config: Any) -> int:
     """Tokens that a text may have, from a model's configuration."""
     # 1 is what transformers takes where a configuration of these families does not say it.
