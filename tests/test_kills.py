@@ -14,25 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BIN, Project
-from tests.kills import processes, series, small_project
+from tests.kills import processes, small_project
 from tunetrail.dag import Dag, stale_cells
 from tunetrail.errors import TuneTrailError
 
 pytestmark = pytest.mark.pipeline
-
-#: Stage and way of the kills that are always done; `python -m tests.kills` does the others.
-TEN = [
-    ("base", "flow"),
-    ("ingest", "repro"),
-    ("prepare", "flow"),
-    ("train", "repro"),
-    ("train", "worker"),
-    ("evaluate", "server"),
-    ("select", "flow"),
-    ("export", "flow"),
-    ("register", "flow"),
-    ("sync", "flow"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +30,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture
 def small(finished: Project, tmp_path: Path) -> Project:
     return finished.copy(tmp_path / "project")
-
-
-def test_ten_kills_leave_no_trace(finished: Project, tmp_path: Path) -> None:
-    outcomes = list(series(finished, TEN, 7, tmp_path))
-    assert [str(outcome) for outcome in outcomes if outcome.wrong] == []
-    assert sum(outcome.moment is not None for outcome in outcomes) >= 7, "hardly anything was hit"
 
 
 def test_a_sync_killed_while_it_makes_the_database_can_be_repeated(small: Project) -> None:
