@@ -60,10 +60,14 @@ def model_of(base: Path, *given: str | dict[str, Any]) -> Classifier:
     return run_model(make_spec("union", parts(*given)), base)
 
 
+#: What a method needs to fit the tiny model.
+SMALLER: dict[str, dict[str, Any]] = {"arc": {"rank": 4}}
+
+
 # -- every pair -----------------------------------------------------------------------------------
 
 
-def refusal(*given: str) -> str | None:
+def refusal(*given: dict[str, Any]) -> str | None:
     """Why they cannot be united on this base model; None if they can."""
     try:
         union(*given).check(CARD, 64)
@@ -77,19 +81,20 @@ def test_a_pair_works_together_or_is_refused(first: str, base: Path, tmp_path: P
     """In either order: gradients for all, fold, and merge or a named obstacle."""
     united = []
     for second in (name for name in NAMES if name != first):
-        reason = refusal(first, second)
+        pair = [{"method": name, **SMALLER.get(name, {})} for name in (first, second)]
+        reason = refusal(*pair)
         if reason is not None:
             assert f"'{first}' and '{second}' cannot share" in reason
             continue
         united.append(second)
-        method, model = union(first, second), model_of(base, first, second)
+        method, model = union(*pair), model_of(base, *pair)
         move(model)
         model.eval()(**ROWS.batch(np.arange(len(ROWS)))).square().sum().backward()
         assert [k for k, p in model.trained().items() if p.grad is None] == [], second
         logits = logits_of(model, ROWS)
         method.fold(model)
         if first < second:
-            other = model_of(base, first, second)
+            other = model_of(base, *pair)
             method.fold(other)
             save_adapter(model, tmp_path, **OWNER)
             load_adapter(other, tmp_path, **OWNER)
@@ -114,6 +119,9 @@ def test_a_pair_works_together_or_is_refused(first: str, base: Path, tmp_path: P
         ("pfeiffer", "unipelt", "ffn_output"),
         ("bitfit", "hiwi", "biases"),
         ("pafi", "lora", "query"),
+        ("ether", "lorta", "query"),
+        ("arc", "dyt", "ffn_in"),
+        ("dsee", "lora", "query"),
         ("dyt", "houlsby", "ffn_output"),
         ("peft_adapter", "lora", "query"),
     ],

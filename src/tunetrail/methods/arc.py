@@ -68,6 +68,11 @@ class ARC(Method):
         for site in READERS[position]:
             yield from enumerate(model.sites.paths(site))
 
+    def claims(self) -> dict[str, str]:
+        """The projections that read the adapters."""
+        sites = [site for position in self.positions for site in READERS[position]]
+        return dict.fromkeys(sites, "an adapter before it")
+
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """The adapters are narrower than what they adapt."""
         if self.rank > base["hidden_size"]:

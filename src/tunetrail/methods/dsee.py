@@ -79,6 +79,11 @@ class DSEE(Method):
         for path in (path for site in self.sites for path in model.sites.paths(site)):
             model.replace(path, model.module(path).merged())
 
+    def claims(self) -> dict[str, str]:
+        """The chosen matrices, and all of them if they are pruned."""
+        sites = get_args(Site) if self.prune else self.sites
+        return dict.fromkeys(sites, "a low-rank and sparse update")
+
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """Neither part of an update can exceed the matrix."""
         LoRA(rank=self.rank).check(base, max_length)

@@ -45,6 +45,10 @@ class ETHER(Method):
         for path in (path for site in self.sites for path in model.sites.paths(site)):
             model.replace(path, model.module(path).merged())
 
+    def claims(self) -> dict[str, str]:
+        """The chosen matrices."""
+        return dict.fromkeys(self.sites, "a reflection")
+
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """The blocks must divide every side that is reflected."""
         hidden, wide = base["hidden_size"], base["ffn_size"]

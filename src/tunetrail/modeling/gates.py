@@ -37,7 +37,7 @@ class Gate(nn.Module):
             weights = self._mask().unsqueeze(-1).to(open_.dtype)
             gate = (open_ * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
         if not self.training and not torch.onnx.is_in_onnx_export():
-            self._sum += float(gate.sum())
+            self._sum += float(gate.detach().sum())
             self._count += len(gate)
         return gate
 
