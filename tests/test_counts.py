@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from tests.tiny import make_spec, tiny_config, write_base
 from tunetrail import methods
-from tunetrail.modeling import attention
-from tunetrail.modeling.classifier import Classifier
+from tunetrail.methods._count import trained_parameters
+from tunetrail.stages.train import build_run_model
 
 #: Configurations by their numbers, so that nothing is fetched.
 BASES: dict[str, dict[str, int]] = {
@@ -18,7 +19,6 @@ BASES: dict[str, dict[str, int]] = {
         "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
         "intermediate_size": 4096,
     },
-    "two layers": {"num_hidden_layers": 2, "vocab_size": 10},
     "roberta-base": {
         "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1,
         "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
@@ -26,26 +26,10 @@ BASES: dict[str, dict[str, int]] = {
 }  # fmt: skip
 
 
-def count(base: str, name: str, options: dict[str, Any], pooling: str, device: str) -> int:
-    """What is saved besides the head, on the meta device: shapes without numbers."""
-    from transformers import AutoModel, BertConfig, RobertaConfig
+def config_of(base: str) -> Any:
+    from transformers import BertConfig, RobertaConfig
 
-    kind = RobertaConfig if base.startswith("roberta") else BertConfig
-    with torch.device(device):
-        config = kind(**BASES[base])
-        trunk = AutoModel.from_config(
-            config,
-            attn_implementation=attention.register(),
-            **({} if pooling == "cls" else {"add_pooling_layer": False}),
-        )
-        model = Classifier(trunk, config, classes=2, pooling=pooling)
-        method = methods.resolve(name, options, "test")
-        methods.attach(model, method, seed=0)
-        method.fold(model)
-    trained = model.trained()
-    head = sum(p.numel() for k, p in trained.items() if k.startswith("head."))
-    assert head == 2 * config.hidden_size + 2
-    return sum(p.numel() for p in trained.values()) - head
+    return (RobertaConfig if base.startswith("roberta") else BertConfig)(**BASES[base])
 
 
 # Hidden size, FFN size, layers and heads of BERT-base and RoBERTa-base.
@@ -100,9 +84,19 @@ COUNTS: list[tuple[str, str, dict[str, Any], str, int]] = [
     ("bert-base", "arc", {}, "mean", 2 * D * 50 + 2 * L * (50 + D)),
     ("bert-base", "arc", {"positions": ["attention"], "rank": 8}, "mean", D * 8 + L * (8 + D)),
     ("bert-large", "arc", {}, "mean", 2 * 1024 * 50 + 2 * 24 * (50 + 1024)),
-    ("two layers", "dsee", {}, "mean", 2 * 2 * (2 * D * 16 + 16)),
-    ("two layers", "dsee", {"rank": 2, "entries": 64, "sites": ["ffn_out"]}, "mean",
-     2 * ((D + F) * 2 + 64)),
+    ("bert-base", "dsee", {}, "mean", 2 * L * (2 * D * 16 + 16)),
+    ("bert-base", "dsee", {"rank": 2, "entries": 64, "sites": ["ffn_out"]}, "mean",
+     L * ((D + F) * 2 + 64)),
+    ("bert-base", "deep_prompt", {}, "mean", L * 10 * D),
+    ("bert-large", "fourier_prompt", {"length": 5}, "mean", 24 * 5 * 1024),
+    ("bert-base", "hiwi", {}, "mean", L * (F + D)),
+    ("bert-base", "pafi", {}, "mean", (BERT_BASE - (D * D + D) - 31_036 * D) // 200),
+    ("bert-base", "pafi", {"share": 1.0, "embeddings": True}, "cls", BERT_BASE),
+    ("bert-base", "union", {}, "mean", 294_912 + 102_912 - D),
+    ("bert-base", "peft_adapter", {}, "mean", 294_912 + L * 2 * D),
+    ("bert-base", "peft_adapter", {"config": {"peft_type": "IA3"}}, "mean", 55_296),
+    ("roberta-base", "peft_adapter", {"config": {"peft_type": "LN_TUNING"}}, "mean", NORMS - 2 * D),
+    ("bert-base", "dyt", {}, "mean", L * (2 * D * 64 + 64 + D) + L * (D + 1)),
 ]  # fmt: skip
 
 
@@ -110,6 +104,22 @@ COUNTS: list[tuple[str, str, dict[str, Any], str, int]] = [
 def test_the_parameter_count_is_the_published_one(
     base: str, name: str, options: dict[str, Any], pooling: str, expected: int
 ) -> None:
-    # The places of a sparse update are found in numbers.
-    device = "cpu" if name == "dsee" else "meta"
-    assert count(base, name, options, pooling, device) == expected
+    method = methods.resolve(name, options, "test")
+    assert trained_parameters(method, config_of(base), pooling) == expected
+
+
+def test_every_method_is_counted() -> None:
+    assert {name for _, name, *_ in COUNTS} == set(methods.names())
+
+
+@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_count_without_numbers_is_that_of_the_model(
+    name: str, pooling: str, tmp_path: Path
+) -> None:
+    base = write_base(tmp_path)
+    spec = make_spec(name, base={**make_spec().base.model_dump(), "pooling": pooling})
+    model, method = build_run_model(spec, base / "model")
+    method.fold(model)
+    trained = sum(p.numel() for k, p in model.trained().items() if not k.startswith("head."))
+    assert trained_parameters(method, tiny_config(), pooling) == trained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -51,6 +52,13 @@ def smallest(tensors: list[torch.Tensor], share: float) -> list[torch.Tensor]:
     """
     magnitudes = torch.cat([tensor.detach().abs().flatten() for tensor in tensors])
     count = max(1, round(share * len(magnitudes)))
+    if magnitudes.is_meta:  # no numbers to compare, only entries to count
+        sizes = [tensor.numel() for tensor in tensors]
+        starts = accumulate(sizes, initial=0)
+        return [
+            torch.arange(max(0, min(size, count - start)))
+            for size, start in zip(sizes, starts, strict=False)
+        ]
     bound = magnitudes.kthvalue(count).values
     below = magnitudes < bound
     equal = (magnitudes == bound).nonzero().flatten()

@@ -26,6 +26,8 @@ def outstanding(weight: torch.Tensor, count: int) -> torch.Tensor:
         weight: ``(out, in)``.
         count: Entries to choose.
     """
+    if weight.is_meta:  # no numbers to choose by, only entries to count
+        return torch.arange(count, device="cpu")
     matrix = weight.detach().double()
     sparse = torch.zeros_like(matrix)
     for _ in range(_ROUNDS):
