@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import BertConfig, BertModel
 
 from tests.authors import attached_to_family
 from tests.tiny import make_rows, make_spec, run_model, write_base
 from tunetrail import methods
 from tunetrail.errors import TuneTrailError
+from tunetrail.modeling.classifier import Classifier
 from tunetrail.training.loop import fit
 
+GOLDEN = Path(__file__).parent / "golden"
 SUBSET = {"biases": "query_and_ffn"}
 
 
@@ -24,6 +29,19 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("biases", ["all", "query_and_ffn"])
+def test_what_trains_is_what_trains_in_the_authors_code(biases: str) -> None:
+    golden = json.loads((GOLDEN / "bitfit.json").read_text(encoding="utf-8"))
+    config = BertConfig(**golden["sizes"])
+    model = Classifier(BertModel(config), config, classes=2, pooling="cls")
+    methods.attach(model, methods.resolve("bitfit", {"biases": biases}, "test"), seed=0)
+    ours = {re.sub("^trunk", "bert", k) for k in model.trained() if not k.startswith("head.")}
+    theirs = {k for k in golden["trained"][biases] if not k.startswith("classifier.")}
+    if biases != "all":
+        theirs.remove("bert.pooler.dense.bias")  # the known difference
+    assert ours == theirs
 
 
 def test_the_subset_trains_biases_of_queries_and_the_first_ffn_projection(base: Path) -> None:

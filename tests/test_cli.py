@@ -14,6 +14,7 @@ import pytest
 import typer
 import yaml
 
+from tests.tiny import write_base
 from tunetrail import methods
 from tunetrail.cli import main
 from tunetrail.cli.app import app
@@ -56,7 +57,11 @@ def test_methods_json_describes_every_method(capsys: pytest.CaptureFixture[str])
     listed = json.loads(capsys.readouterr().out)
     assert sorted(listed) == methods.names()
     for entry in listed.values():
-        assert set(entry) == {"title", "paper", "mergeable", "options"}
+        assert set(entry) == {
+            "title", "paper", "mergeable", "not_mergeable_because", "verified_by", "parameters",
+            "base", "options",
+        }  # fmt: skip
+        assert entry["base"] == "all-MiniLM-L6-v2"
         assert all(option["description"] for option in entry["options"])
 
 
@@ -68,11 +73,49 @@ def test_methods_json_of_one_method_has_its_defaults(capsys: pytest.CaptureFixtu
     assert shown == methods.resolve("lora", {}, "test").model_dump(mode="json")
 
 
-def test_method_page_names_its_options(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("methods", "lora") == 0
+@pytest.mark.parametrize("words", [["lora"], ["show", "lora"]])
+def test_method_page_names_its_options(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("methods", *words) == 0
     shown = capsys.readouterr().out
     assert "arXiv 2106.09685" in shown
     assert "rank of the update" in shown
+    assert "verified by peft" in shown
+    assert "trains 73,728 parameters besides the head on all-MiniLM-L6-v2" in shown
+
+
+def test_a_method_page_has_the_definition_and_why_it_stays(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("methods", "show", "unipelt", "hiwi") == 0
+    shown = capsys.readouterr().out
+    assert "A gate is sigmoid(w·h + b) averaged over the tokens" in shown
+    assert "stays in the graph: its gates depend on the input" in shown
+    assert "unverified: no other code" in shown
+
+
+def test_the_list_fits_80_columns_and_counts_on_the_base_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal; LoRA's matrices are 32 wide in two layers of the tiny model."""
+    write_base(tmp_path / "models" / "base")
+    python = "import sys; sys.stdout.isatty = lambda: True; from tunetrail.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", python, "methods"],
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = {line.split()[0]: line.split() for line in lines if "arXiv" in line}
+    assert rows.keys() == set(methods.names())
+    assert rows["lora"][3:] == ["yes", f"{2 * 2 * 2 * 8 * 32:,}", "peft"]
+    assert rows["arc"][3:] == ["yes", "does", "not", "fit", "authors'", "code"]
+    assert rows["unipelt_prompt"][-1] == "unverified"
 
 
 @pytest.mark.parametrize("name", [None, "amazon"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -499,6 +500,28 @@ def test_a_method_says_what_it_is(name: str) -> None:
     assert found.title.strip()
     assert re.search(r"arXiv \d{4}\.\d{5}", found.paper)
     assert all(field.description for field in found.model_fields.values())
+    assert (found.__doc__ or "").strip() not in ("", (Method.__doc__ or "").strip())
+
+
+def test_what_a_method_is_verified_by_is_in_the_tests() -> None:
+    """Golden numbers by their source; peft, which is installed, by its own module of tests."""
+    tests = Path(__file__).parent
+    found = dict.fromkeys(("full", "head"), "transformers")  # test_modeling.py
+    found |= dict.fromkeys(("lora", "ia3", "prompt_tuning", "peft_adapter"), "peft")
+    parity = (tests / "test_peft_parity.py").read_text() + (
+        tests / "test_lora_parity.py"
+    ).read_text()
+    for name in ("lora", "ia3", "prompt_tuning", "prefix_tuning"):
+        assert f'"{name}"' in parity
+    for file in (tests / "golden").iterdir():
+        golden = json.loads(file.read_text(encoding="utf-8"))
+        library = golden["source"].startswith("adapters ")
+        found[file.stem] = "AdapterHub" if library else "authors' code"
+        assert golden["differences"]
+        assert library or re.fullmatch(r"[0-9a-f]{40}", golden["commit"])
+        for case in golden.get("cases", {}):
+            found[case.partition(",")[0]] = found[file.stem]
+    assert {n: methods.method_class(n).verified for n in NAMES} == {n: found.get(n) for n in NAMES}
 
 
 def test_no_method_is_named_outside_the_methods() -> None:

@@ -254,9 +254,8 @@ def test_every_declared_family_computes_what_transformers_computes(
     model = build_classifier(tmp_path, 2, "mean", 0).eval()
     batch = ROWS.batch(np.arange(len(ROWS)))
     theirs = AutoModel.from_pretrained(tmp_path, attn_implementation="eager").eval()
-    inputs = dict(batch) if "token_type_ids" in signature(theirs.forward).parameters else {
-        k: v for k, v in batch.items() if k != "token_type_ids"
-    }  # fmt: skip
+    segments = "token_type_ids" in signature(theirs.forward).parameters and family != "gpt2"
+    inputs = {k: v for k, v in batch.items() if k != "token_type_ids" or segments}
     with torch.inference_mode():
         expected = theirs(**inputs).last_hidden_state
         found = model.trunk(**inputs).last_hidden_state
@@ -277,6 +276,15 @@ def test_a_text_alone_and_in_a_batch_is_the_same(family: str, pooling: str, tmp_
         assert len(found) == 2
         linear = site in ("query", "key", "value", "attention_dense", "ffn_in", "ffn_out")
         assert all(isinstance(m, torch.nn.Linear) for m in found) or not linear
+
+
+def test_segments_are_no_tokens_of_gpt2(tmp_path: Path) -> None:
+    """It has no embeddings of segments, and would add those of tokens 0 and 1 to every token."""
+    model = build_classifier(write_family(tmp_path, "gpt2"), 2, "last", 0).eval()
+    batch = ROWS.batch(np.arange(len(ROWS)))
+    others = {**batch, "token_type_ids": 1 - batch["token_type_ids"]}
+    with torch.inference_mode():
+        assert torch.equal(model(**batch), model(**others))
 
 
 def _row(index: int) -> Rows:

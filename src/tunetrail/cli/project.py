@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,20 +153,30 @@ def plan(
 
 @app.command()
 def methods(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="Show this method's options.", autocompletion=names.methods),
+    shown: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[show] [METHOD]...",
+            help="Show definition and options of these methods.",
+            autocompletion=names.methods,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the fine-tuning methods, or one method's options.
+    """List the fine-tuning methods, or show what one is and its options.
 
-    Example: tunetrail methods lora
+    Parameters are those that train besides the head, with the options' defaults, on the project's
+    base model once it is there, else on the one that TuneTrail starts with.
+
+    Example: tunetrail methods show unipelt
     """
     from tunetrail import methods as registry
+    from tunetrail.cli.counts import chosen_base, counts
 
-    shown = [name] if name else registry.names()
-    kinds = {n: registry.method_class(n) for n in shown}
+    wanted = [name for index, name in enumerate(shown or []) if index or name != "show"]
+    kinds = {n: registry.method_class(n) for n in wanted or registry.names()}
+    base = chosen_base(Path("models/base"))
+    trained = counts(kinds, base)
     if as_json:
         print_json(
             {
@@ -172,27 +184,55 @@ def methods(
                     "title": kind.title,
                     "paper": kind.paper,
                     "mergeable": kind.not_mergeable is None,
+                    "not_mergeable_because": kind.not_mergeable,
+                    "verified_by": kind.verified,
+                    "parameters": trained[n],
+                    "base": base.name,
                     "options": _options(kind),
                 }
                 for n, kind in kinds.items()
             }
         )
-    elif name:
-        kind = kinds[name]
-        typer.echo(f"{kind.title} ({kind.paper})\n{(kind.__doc__ or '').strip()}\n")
-        typer.echo(
-            "merges into the base weights"
-            if kind.not_mergeable is None
-            else f"stays in the graph: {kind.not_mergeable}"
-        )
-        rows = [[o["name"], json.dumps(o["default"]), o["description"]] for o in _options(kind)]
-        print_table(["option", "default", "meaning"], rows)
+    elif wanted:
+        for n, kind in kinds.items():
+            _show_method(kind, trained[n], base.name)
     else:
         rows = [
-            [n, kind.title, kind.paper, "yes" if kind.not_mergeable is None else "no"]
+            [
+                n,
+                kind.paper,
+                "yes" if kind.not_mergeable is None else "no",
+                _parameters(trained[n]),
+                kind.verified or "unverified",
+            ]
             for n, kind in kinds.items()
         ]
-        print_table(["method", "title", "paper", "merges"], rows)
+        print_table(["method", "paper", "merges", "trains", "verified by"], rows, right={3})
+        typer.echo(
+            f"trains: parameters besides the head by default, on {base.name}\n"
+            "verified by: whose code our tests compare it with\n"
+            "tunetrail methods show METHOD: definition and options"
+        )
+
+
+def _show_method(kind: Any, trained: int | None, base: str) -> None:
+    paragraphs = inspect.cleandoc(kind.__doc__ or "").split("\n\n")
+    definition = "\n\n".join(textwrap.fill(paragraph, 80) for paragraph in paragraphs)
+    typer.echo(f"{kind.title} ({kind.paper})\n\n{definition}\n")
+    typer.echo(
+        "merges into the base weights"
+        if kind.not_mergeable is None
+        else f"stays in the graph: {kind.not_mergeable}"
+    )
+    typer.echo("starts at the base model" if kind.starts_at_base else "starts off the base model")
+    typer.echo(f"trains {_parameters(trained)} parameters besides the head on {base}")
+    typer.echo(f"verified by {kind.verified}" if kind.verified else "unverified: no other code")
+    rows = [[o["name"], json.dumps(o["default"]), o["description"]] for o in _options(kind)]
+    print_table(["option", "default", "meaning"], rows)
+
+
+def _parameters(count: int | None) -> str:
+    return "does not fit" if count is None else f"{count:,}"
 
 
 @app.command()

@@ -27,6 +27,8 @@ class Method(Settings):
 
     title: ClassVar[str]
     paper: ClassVar[str] = Field(description="where the method is defined")
+    #: Whose code the method computes the same as, by our tests; None: nobody's is known to.
+    verified: ClassVar[str | None] = None
     #: Why the trained model cannot be written as the base model's own weights, or None if it can.
     not_mergeable: ClassVar[str | None] = None
     #: Whether the model computes the same as the base model before any training step.

@@ -28,6 +28,7 @@ class ARC(Method):
 
     title: ClassVar[str] = "ARC"
     paper: ClassVar[str] = "arXiv 2310.06234"
+    verified: ClassVar[str | None] = "authors' code"
     starts_at_base: ClassVar[bool] = False
 
     learning_rate: float = Field(default=3e-3, gt=0, description="peak learning rate")

@@ -17,6 +17,7 @@ class BitFit(Method):
 
     title: ClassVar[str] = "BitFit"
     paper: ClassVar[str] = "arXiv 2106.10199"
+    verified: ClassVar[str | None] = "authors' code"
 
     learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate")
     biases: Literal["all", "query_and_ffn"] = Field(

@@ -22,6 +22,7 @@ class DeepPrompt(Method):
 
     title: ClassVar[str] = "deep prompts"
     paper: ClassVar[str] = "arXiv 2203.12119"
+    verified: ClassVar[str | None] = "authors' code"
     not_mergeable: ClassVar[str | None] = "tokens are added, not weights"
     starts_at_base: ClassVar[bool] = False
 

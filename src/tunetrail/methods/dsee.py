@@ -46,6 +46,7 @@ class DSEE(Method):
 
     title: ClassVar[str] = "DSEE"
     paper: ClassVar[str] = "arXiv 2111.00160"
+    verified: ClassVar[str | None] = "authors' code"
 
     learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate")
     rank: int = Field(default=16, ge=1, description="rank of the low-rank update")

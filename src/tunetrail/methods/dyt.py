@@ -20,6 +20,7 @@ class DyT(Method):
 
     title: ClassVar[str] = "DyT"
     paper: ClassVar[str] = "arXiv 2403.11808"
+    verified: ClassVar[str | None] = "authors' code"
     not_mergeable: ClassVar[str | None] = "which tokens enter a layer depends on the input"
     starts_at_base: ClassVar[bool] = False
 

@@ -21,6 +21,7 @@ class ETHER(Method):
 
     title: ClassVar[str] = "ETHER"
     paper: ClassVar[str] = "arXiv 2405.20271"
+    verified: ClassVar[str | None] = "authors' code"
     starts_at_base: ClassVar[bool] = False
     #: With a second vector, as ETHER+ has it.
     relaxed: ClassVar[bool] = False

@@ -20,6 +20,7 @@ class FourierPrompt(DeepPrompt):
 
     title: ClassVar[str] = "Fourier prompts"
     paper: ClassVar[str] = "arXiv 2411.01327"
+    verified: ClassVar[str | None] = "authors' code"
 
     share: float = Field(default=0.5, ge=0, le=1, description="of the tokens, that is transformed")
     over: Literal["both", "tokens", "features"] = Field(

@@ -13,6 +13,7 @@ class Full(Method):
 
     title: ClassVar[str] = "full fine-tuning"
     paper: ClassVar[str] = "arXiv 1810.04805"
+    verified: ClassVar[str | None] = "transformers"
 
     learning_rate: float = Field(default=1e-4, gt=0, description="peak learning rate")
 

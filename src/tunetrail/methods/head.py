@@ -13,6 +13,7 @@ class Head(Method):
 
     title: ClassVar[str] = "head only"
     paper: ClassVar[str] = "arXiv 1610.01644"
+    verified: ClassVar[str | None] = "transformers"
 
     learning_rate: float = Field(default=1e-2, gt=0, description="peak learning rate")
 

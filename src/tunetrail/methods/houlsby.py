@@ -19,6 +19,7 @@ class Houlsby(Method):
 
     title: ClassVar[str] = "Houlsby adapter"
     paper: ClassVar[str] = "arXiv 1902.00751"
+    verified: ClassVar[str | None] = "AdapterHub"
     not_mergeable: ClassVar[str | None] = "the bottleneck is not linear"
     starts_at_base: ClassVar[bool] = False
 

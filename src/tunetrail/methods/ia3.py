@@ -41,6 +41,7 @@ class IA3(Method):
 
     title: ClassVar[str] = "(IA)³"
     paper: ClassVar[str] = "arXiv 2205.05638"
+    verified: ClassVar[str | None] = "peft"
 
     learning_rate: float = Field(default=3e-3, gt=0, description="peak learning rate")
 

@@ -68,6 +68,7 @@ class LoRA(Method):
 
     title: ClassVar[str] = "LoRA"
     paper: ClassVar[str] = "arXiv 2106.09685"
+    verified: ClassVar[str | None] = "peft"
 
     learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate")
     rank: int = Field(default=8, ge=1, description="rank of the update")
@@ -78,8 +79,8 @@ class LoRA(Method):
     def attach(self, model: Classifier) -> None:
         """Wrap the chosen matrices of every layer."""
         for path in (path for site in self.sites for path in model.sites.paths(site)):
-            layer = LoRALinear(model.module(path), self.rank, self.alpha, self.dropout)
-            model.replace(path, layer)
+            base = model.module(path)
+            model.replace(path, LoRALinear(base, self.rank, self.alpha, self.dropout))
 
     def merge(self, model: Classifier) -> None:
         """Add every update to its matrix."""
@@ -92,9 +93,7 @@ class LoRA(Method):
 
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """The rank of an update cannot exceed the matrix."""
-        hidden_size = base["hidden_size"]
-        if self.rank > hidden_size:
-            raise TuneTrailError(
-                f"lora: rank is {self.rank}, larger than the hidden size {hidden_size}",
-                f"give a rank of at most {hidden_size} (8 is usual)",
-            )
+        most = base["hidden_size"]
+        if self.rank > most:
+            problem = f"lora: rank is {self.rank}, larger than the hidden size {most}"
+            raise TuneTrailError(problem, f"give a rank of at most {most} (8 is usual)")

@@ -22,6 +22,7 @@ class LoRTA(Method):
 
     title: ClassVar[str] = "LoRTA"
     paper: ClassVar[str] = "arXiv 2410.04060"
+    verified: ClassVar[str | None] = "authors' code"
 
     learning_rate: float = Field(default=1e-2, gt=0, description="peak learning rate")
     rank: int = Field(default=8, ge=1, description="rank of the tensor")

@@ -29,6 +29,7 @@ class PeftAdapter(Method):
 
     title: ClassVar[str] = "peft adapter"
     paper: ClassVar[str] = "arXiv 2303.15647"
+    verified: ClassVar[str | None] = "peft"
 
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")
     config: dict[str, Any] = Field(
@@ -82,8 +83,7 @@ class PeftAdapter(Method):
 
     def claims(self) -> dict[str, str]:
         """Its sites, all of them if it names modules itself; a trunk has one tuner of peft."""
-        sites: tuple[str, ...] = self.chosen() or PROJECTIONS
-        return dict.fromkeys(("peft", "weights", *sites), "an adapter of peft")
+        return dict.fromkeys(("peft", "weights", *(self.chosen() or PROJECTIONS)), "a peft adapter")
 
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """Settings must fit the sizes of the layers."""

@@ -28,9 +28,8 @@ class AdaptedNorm(nn.Module):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Shape ``(batch, length, hidden)`` in and out."""
         normed = self.norm(z)
-        delta = self.adapter.delta(normed)
-        delta = delta if self.gate is None else delta * self.gate(normed)
-        changed: torch.Tensor = self.norm(z + delta)
+        delta, gate = self.adapter.delta(normed), self.gate
+        changed: torch.Tensor = self.norm(z + (delta if gate is None else delta * gate(normed)))
         return changed
 
 
@@ -75,6 +74,7 @@ class Pfeiffer(Method):
 
     title: ClassVar[str] = "Pfeiffer adapter"
     paper: ClassVar[str] = "arXiv 2005.00247"
+    verified: ClassVar[str | None] = "AdapterHub"
     not_mergeable: ClassVar[str | None] = "the bottleneck is not linear"
     starts_at_base: ClassVar[bool] = False
 
@@ -91,10 +91,10 @@ class Pfeiffer(Method):
 
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """The bottleneck needs a width of at least one."""
-        hidden_size = base["hidden_size"]
-        if self.reduction > hidden_size:
+        most = base["hidden_size"]
+        if self.reduction > most:
             raise TuneTrailError(
-                f"pfeiffer: reduction is {self.reduction}, larger than the hidden size "
-                f"{hidden_size}: no bottleneck is left",
-                f"give a reduction of at most {hidden_size}",
+                f"pfeiffer: reduction is {self.reduction}, larger than the hidden size {most}: "
+                "no bottleneck is left",
+                f"give a reduction of at most {most}",
             )

@@ -19,6 +19,7 @@ class PrefixTuning(Method):
 
     title: ClassVar[str] = "prefix tuning"
     paper: ClassVar[str] = "arXiv 2101.00190"
+    verified: ClassVar[str | None] = "AdapterHub"
     not_mergeable: ClassVar[str | None] = "keys and values are added, not weights"
     starts_at_base: ClassVar[bool] = False
 

@@ -18,6 +18,7 @@ class PromptTuning(Method):
 
     title: ClassVar[str] = "prompt tuning"
     paper: ClassVar[str] = "arXiv 2104.08691"
+    verified: ClassVar[str | None] = "peft"
     not_mergeable: ClassVar[str | None] = "tokens are added, not weights"
     starts_at_base: ClassVar[bool] = False
 

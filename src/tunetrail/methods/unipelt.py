@@ -26,6 +26,7 @@ class UniPELT(Method):
 
     title: ClassVar[str] = "UniPELT"
     paper: ClassVar[str] = "arXiv 2110.07577"
+    verified: ClassVar[str | None] = "AdapterHub"
     not_mergeable: ClassVar[str | None] = "its gates depend on the input"
     starts_at_base: ClassVar[bool] = False
 
@@ -73,9 +74,8 @@ class UniPELT(Method):
 
     def gate(self, model: Classifier) -> Gate | None:
         """A new gate, or None where there are none."""
-        if not self.gated:
-            return None
-        return Gate(model.hidden_size, None if self.gate_over == "all" else lambda: model.mask)
+        mask = None if self.gate_over == "all" else lambda: model.mask
+        return Gate(model.hidden_size, mask) if self.gated else None
 
     def fold(self, model: Classifier) -> None:
         """Keep the prefixes, drop the network that made them."""

@@ -20,6 +20,7 @@ class UniPELTPrompt(UniPELT):
 
     title: ClassVar[str] = "UniPELT + prompt"
     paper: ClassVar[str] = "arXiv 2405.05493"
+    verified: ClassVar[str | None] = None
 
     prompt_length: int = Field(default=10, ge=1, description="virtual tokens")
     prompt_gated: bool = Field(default=False, description="a gate of the text's embeddings on them")

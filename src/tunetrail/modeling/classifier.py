@@ -84,7 +84,11 @@ class Classifier(nn.Module):
         self.sites: Sites = sites_of(config)
         self.prompt: Prompt | None = None
         self.mask: torch.Tensor
-        self._segments = "token_type_ids" in inspect.signature(trunk.forward).parameters
+        # Without embeddings of segments GPT-2 takes them for tokens and adds those.
+        segments = getattr(config, "type_vocab_size", 0) > 0
+        self._segments = (
+            segments and "token_type_ids" in inspect.signature(trunk.forward).parameters
+        )
 
     def forward(
         self,

@@ -11,7 +11,8 @@ from tunetrail.code import code_digest
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json, replacing, tree_digest
 from tunetrail.layout import CARD
-from tunetrail.modeling.base import read_base
+from tunetrail.methods._count import trained_parameters
+from tunetrail.modeling.base import check_base, read_base
 from tunetrail.params import Params, method_name, method_of
 from tunetrail.run import (
     BaseModel,
@@ -48,7 +49,8 @@ def resolve(
             data, or two labels are one run.
     """
     task = read_task(canonical)
-    _, card = read_base(base)
+    weights, card = read_base(base)
+    config = check_base(weights)
     data = Data(
         task=task.name,
         labels=task.labels,
@@ -72,6 +74,7 @@ def resolve(
         for label in params.methods:
             method = method_of(params, label, path)
             method.check(card, params.base.max_length)
+            trained_parameters(method, config, params.base.pooling)  # attaches it, without numbers
             name = method_name(params, label)
             spec = {
                 "base": model,
