@@ -129,6 +129,14 @@ def new_project(root: Path) -> Project:
     return project
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full-matrix",
+        action="store_true",
+        help="every method on every architecture, not two on each",
+    )
+
+
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
     """A project in which the flow has run once, and what that did. Not to be changed."""

@@ -15,7 +15,7 @@ import pytest
 
 from tests import finished
 from tests.conftest import Project
-from tunetrail.report import facts, html, style, text
+from tunetrail.report import details, facts, html, style, text
 from tunetrail.report.failures import clear_failures, failures_page, write_failures
 from tunetrail.report.page import Cell, page, table
 
@@ -347,3 +347,32 @@ def test_the_made_up_comparison_has_the_shape_of_a_real_one(
         assert files
         for file in files:
             assert set(known["movie"]["lora"]) <= set(json.loads(file.read_text())), file
+
+
+# -- gates ----------------------------------------------------------------------------------------
+
+
+def test_gates_are_a_table_of_layers_for_the_chosen_seed() -> None:
+    task = finished.comparison()["tasks"]["movie"]
+    for run in task["methods"]["lora"]["runs"]:
+        of_chosen = run["seed"] == 2
+        run["observed"] = {
+            "0 prefix": 0.25 if of_chosen else 0.9,
+            "0 LoRA <query>": 0.5,
+            "2 prefix": 0.75 if of_chosen else 0.9,
+            "prompt": 0.125,
+        }
+    shown = details.observed_table(task)
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in shown.split("<tr")[1:]]
+    assert rows[0] == ["Method", "Of", "Layer 0", "Layer 2", "Mean"]
+    assert [row[1:] for row in rows[1:]] == [
+        ["prefix", "0.25", "0.75", "0.50"],
+        ["LoRA &lt;query&gt;", "0.50", "–", "0.50"],
+        ["prompt", "–", "–", "0.12"],
+    ]
+    assert "0.90" not in shown
+
+
+def test_without_gates_there_is_no_table() -> None:
+    assert details.observed_table(finished.comparison()["tasks"]["movie"]) == ""
+    assert "which part was used" not in finished.report()

@@ -78,7 +78,10 @@ class Method(Settings):
         return None
 
     def observe(self, model: Classifier) -> dict[str, float]:
-        """Values to record with the selection scores, such as the mean of each gate."""
+        """Values to record with the selection scores, such as the mean of each gate.
+
+        Those of a layer are named by its number and, after a blank, what they are of.
+        """
         return {}
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from tunetrail.methods import Method
 from tunetrail.modeling.classifier import Classifier
+from tunetrail.modeling.gates import layer_of
 from tunetrail.modeling.routing import add_routers, routers
 
 
@@ -45,7 +46,8 @@ class DyT(Method):
 
     def observe(self, model: Classifier) -> dict[str, float]:
         """Share of the tokens of the selection set that entered each layer."""
-        return {name: router.mean() for name, router in routers(model).items()}
+        found = routers(model).items()
+        return {" ".join([*layer_of(model, name), "tokens"]): r.mean() for name, r in found}
 
     def claims(self) -> dict[str, str]:
         """Both ends of the feed-forward sublayer."""

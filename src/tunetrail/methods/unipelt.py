@@ -10,7 +10,7 @@ from tunetrail.methods.lora import LoRA, LoRALinear
 from tunetrail.methods.pfeiffer import Pfeiffer, add_adapters
 from tunetrail.methods.prefix_tuning import PrefixTuning
 from tunetrail.modeling.classifier import Classifier
-from tunetrail.modeling.gates import Gate, GatedInput
+from tunetrail.modeling.gates import Gate, GatedInput, gate_means
 from tunetrail.modeling.prefix import add_prefixes, fold_prefixes
 from tunetrail.modeling.sites import check_layers
 
@@ -43,9 +43,7 @@ class UniPELT(Method):
     prefix_width: int = Field(default=512, ge=0, description="network that makes the prefixes")
     rank: int = Field(default=8, ge=1, description="rank of LoRA")
     alpha: float = Field(default=16.0, gt=0, description="LoRA is scaled by alpha / rank (ungated)")
-    layers: tuple[int, ...] | None = Field(
-        default=None, min_length=1, description="layers that carry it, from 0; default: all"
-    )
+    layers: tuple[int, ...] | None = Field(default=None, min_length=1, description="default: all")
 
     @field_validator("parts", "layers")
     @classmethod
@@ -57,33 +55,34 @@ class UniPELT(Method):
     def attach(self, model: Classifier) -> None:
         """Attach the parts to the chosen layers."""
         if "lora" in self.parts:
-            for path in (p for s in ("query", "value") for p in model.sites.paths(s, self.layers)):
-                layer = LoRALinear(model.module(path), self.rank, self.alpha, 0.0, self.gate(model))
-                model.replace(path, layer)
+            sites = {s: model.sites.paths(s, self.layers) for s in ("query", "value")}
+            for site, path in ((s, path) for s, paths in sites.items() for path in paths):
+                base, gate = model.module(path), self.gate(model, f"LoRA {site}")
+                model.replace(path, LoRALinear(base, self.rank, self.alpha, 0.0, gate))
         if "prefix" in self.parts:
             attentions = model.sites.paths("attention", self.layers)
             add_prefixes(model, attentions, self.prefix_length, self.prefix_width)
             queries = model.sites.paths("query", self.layers)
             for attention, query in zip(attentions, queries, strict=True):
-                if (gate := self.gate(model)) is not None:
+                if (gate := self.gate(model, "prefix")) is not None:
                     watched = GatedInput(model.module(query), gate)
                     model.replace(query, watched)
                     model.module(attention).prefix.gate = watched.value
         if "adapter" in self.parts:
-            add_adapters(model, self.reduction, self.layers, lambda: self.gate(model))
+            add_adapters(model, self.reduction, self.layers, lambda: self.gate(model, "adapter"))
 
-    def gate(self, model: Classifier) -> Gate | None:
+    def gate(self, model: Classifier, of: str) -> Gate | None:
         """A new gate, or None where there are none."""
         mask = None if self.gate_over == "all" else lambda: model.mask
-        return Gate(model.hidden_size, mask) if self.gated else None
+        return Gate(model.hidden_size, mask, of) if self.gated else None
 
     def fold(self, model: Classifier) -> None:
         """Keep the prefixes, drop the network that made them."""
         fold_prefixes(model)
 
     def observe(self, model: Classifier) -> dict[str, float]:
-        """Mean of every gate over the selection set, by its place."""
-        return {n: m.mean() for n, m in model.named_modules() if isinstance(m, Gate)}
+        """Mean of every gate over the selection set, by layer and part."""
+        return gate_means(model)
 
     def claims(self) -> dict[str, str]:
         """What its parts claim, and queries: their input decides a gate."""

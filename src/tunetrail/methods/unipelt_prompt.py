@@ -32,7 +32,7 @@ class UniPELTPrompt(UniPELT):
         """Attach UniPELT, then the prompt."""
         super().attach(model)
         width = model.module_of_tokens().embedding_dim
-        gate = Gate(width, self._text_mask(model)) if self.prompt_gated else None
+        gate = Gate(width, self._text_mask(model), "prompt") if self.prompt_gated else None
         model.prompt = SoftPrompt(uniform(self.prompt_length, width), gate)
         if self.prompt_at == "layers":
             layers = len(model.sites.layers()) - 1

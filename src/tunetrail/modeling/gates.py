@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from tunetrail.modeling.classifier import Classifier
+
 
 class Gate(nn.Module):
     """sigmoid(w·x + b), averaged over the tokens of a text.
@@ -18,10 +20,14 @@ class Gate(nn.Module):
         mask: Called for the attention mask, ``(batch, length)``, if padding is left out of the
             average; None averages over padding too, as the authors' code does, and then a text has
             another gate in another batch.
+        of: What it lets through, for people.
     """
 
-    def __init__(self, size: int, mask: Callable[[], torch.Tensor] | None) -> None:
+    def __init__(
+        self, size: int, mask: Callable[[], torch.Tensor] | None, of: str = "gate"
+    ) -> None:
         super().__init__()
+        self.of = of
         self.linear = nn.Linear(size, 1)
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
@@ -68,3 +74,18 @@ class GatedInput(nn.Module):
         if self._value is None:
             raise RuntimeError("the gate is asked for before its input was seen")
         return self._value
+
+
+def gate_means(model: Classifier) -> dict[str, float]:
+    """Mean of every gate since the last call, by ``LAYER WHAT``, or ``WHAT`` outside the layers."""
+    return {
+        " ".join([*layer_of(model, name), gate.of]): gate.mean()
+        for name, gate in model.named_modules()
+        if isinstance(gate, Gate)
+    }
+
+
+def layer_of(model: Classifier, name: str) -> list[str]:
+    """The number of the layer that a module of ``model`` is in, if it is in one."""
+    layers = enumerate(model.sites.layers())
+    return [str(index) for index, path in layers if f"{name}.".startswith(f"trunk.{path}.")]

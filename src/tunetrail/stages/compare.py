@@ -134,14 +134,18 @@ def _method(
 ) -> dict[str, Any]:
     label, spec = planned[0].method, planned[0].spec
     kind = methods.method_class(spec.method.name)
+    method = methods.resolve(spec.method.name, spec.method.options, "run")
     budgets: dict[str, dict[str, Any]] = {}
     for run in planned:
+        history = read_json(runs / "train" / task / run.place / HISTORY)
+        step, selection = history["kept"]
         budgets.setdefault(run.budget, {"runs": []})["runs"].append(
             {
                 "run": run.spec.digest,
                 "seed": run.seed,
-                "selection": read_json(runs / "train" / task / run.place / HISTORY)["kept"][1],
+                "selection": selection,
                 "test": read_json(runs / "evaluate" / task / run.place / METRICS),
+                "observed": dict(history.get("observed", [])).get(step, {}),
             }
         )
     for result in budgets.values():
@@ -153,7 +157,7 @@ def _method(
         "title": kind.title if label == spec.method.name else f"{kind.title} ({label})",
         "paper": kind.paper,
         "options": spec.method.options,
-        "mergeable": kind.not_mergeable is None,
+        "mergeable": method.merge_obstacle() is None,
         **budgets[choice["budget"]],
         "selected_seed": choice["seeds"][label],
         "budgets": budgets,
