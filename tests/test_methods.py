@@ -6,6 +6,8 @@ import ast
 import inspect
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -140,6 +142,35 @@ def test_every_declared_parameter_gets_a_gradient(name: str, base: Path) -> None
     assert [
         k for k, p in model.named_parameters() if not p.requires_grad and p.grad is not None
     ] == []
+
+
+@EVERY
+def test_gradients_are_the_same_with_checkpointed_activations(
+    name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Layers are computed twice then, so nothing may depend on being called once."""
+    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    folder = write_base(tmp_path_factory.mktemp("quiet"), **quiet)
+    gradients = []
+    for checkpointed in (False, True):
+        model = moved_model(make_spec(name), folder).train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        if checkpointed:
+            model.trunk.gradient_checkpointing_enable({"use_reentrant": False})
+        calls: list[object] = []
+        model.module(model.sites.paths("key")[0]).register_forward_hook(
+            lambda *_, seen=calls: seen.append(1)
+        )
+        torch.manual_seed(3)
+        logits = model(**ROWS.batch(np.arange(len(ROWS))))
+        torch.nn.functional.cross_entropy(logits, torch.from_numpy(ROWS.labels)).backward()
+        gradients.append({k: p.grad for k, p in model.trained().items()})
+        assert len(calls) == 1 + checkpointed
+    plain, recomputed = gradients
+    for key, gradient in plain.items():
+        torch.testing.assert_close(recomputed[key], gradient, rtol=1e-4, atol=1e-6)
 
 
 @EVERY
@@ -282,6 +313,59 @@ def test_an_adapter_of_another_method_is_refused(base: Path, tmp_path: Path) -> 
     save_adapter(run_model(make_spec("lora"), base), tmp_path, **OWNER)
     with pytest.raises(TuneTrailError, match="adapter and model disagree about 'trunk"):
         load_adapter(run_model(make_spec("bitfit"), base), tmp_path, **OWNER)
+
+
+@pytest.fixture(scope="module")
+def in_a_fresh_process(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """Method → largest logit difference of its saved adapter in a process that only loads it."""
+    folder = tmp_path_factory.mktemp("saved")
+    for name in NAMES:
+        spec = make_spec(name)
+        model = moved_model(spec, base)
+        method_of(spec).fold(model)
+        (folder / name).mkdir()
+        save_adapter(model, folder / name, **OWNER)
+        (folder / name / "spec.json").write_text(spec.model_dump_json())
+        np.save(folder / name / "logits.npy", logits_of(model, ROWS).numpy())
+    done = subprocess.run(
+        [sys.executable, "-c", _LOAD, str(base), str(folder)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    differences: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return differences
+
+
+_LOAD = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from tests.tiny import logits_of, make_rows, run_model
+from tests.test_methods import OWNER
+from tunetrail import methods
+from tunetrail.modeling.adapter import load_adapter
+from tunetrail.run import RunSpec
+
+base, folder, rows, found = Path(sys.argv[1]), Path(sys.argv[2]), make_rows(12, seed=3), {}
+for saved in folder.iterdir():
+    spec = RunSpec.model_validate_json((saved / "spec.json").read_text())
+    model = run_model(spec, base)
+    methods.resolve(spec.method.name, spec.method.options, "test").fold(model)
+    load_adapter(model, saved, **OWNER)
+    expected = np.load(saved / "logits.npy")
+    found[saved.name] = float(np.abs(logits_of(model, rows).numpy() - expected).max())
+print(json.dumps(found))
+"""
+
+
+@EVERY
+def test_an_adapter_works_in_a_fresh_process(
+    name: str, in_a_fresh_process: dict[str, float]
+) -> None:
+    assert in_a_fresh_process[name] == 0
 
 
 # -- merging and export ---------------------------------------------------------------------------
