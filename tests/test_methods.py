@@ -555,6 +555,11 @@ def test_layers_and_architectures_that_cannot_carry_a_method_are_refused() -> No
         ("lora", {"sites": ["head"]}, "sites"),
         ("lora", {"sites": ["query", "query"]}, "sites"),
         ("head", {"learning_rate": 0}, "'learning_rate' is 0"),
+        ("houlsby", {"bottleneck": 0}, "'bottleneck' is 0"),
+        ("unipelt", {"parts": []}, "'parts' is .*at least 1 item"),
+        ("unipelt_prompt", {"parts": [], "gated": True}, "'parts' is .*at least 1 item"),
+        ("prompt_tuning", {"length": 0}, "'length' is 0"),
+        ("ether", {"blocks": 0}, "'blocks' is 0"),
     ],
 )
 def test_bad_options_are_refused(name: str, options: dict[str, object], text: str) -> None:

@@ -302,6 +302,15 @@ def test_an_adapter_of_other_shapes_is_refused(base: Path, tmp_path: Path) -> No
         load_adapter(run_model(make_spec("lora", {"rank": 8}), base), tmp_path, **owner)
 
 
+def test_an_adapter_for_another_number_of_labels_is_refused(base: Path, tmp_path: Path) -> None:
+    owner = {"run": "r", "base": "b"}
+    save_adapter(build_classifier(base / "model", 2, "mean", 0), tmp_path, **owner)
+    with pytest.raises(TuneTrailError) as caught:
+        load_adapter(build_classifier(base / "model", 3, "mean", 0), tmp_path, **owner)
+    assert "head.linear" in caught.value.problem
+    assert "train this run again" in caught.value.fix
+
+
 def test_the_tokenizer_of_the_tiny_model_reads_text(base: Path) -> None:
     from transformers import AutoTokenizer
 

@@ -95,7 +95,7 @@ def test_training_rows_of_one_class_are_refused(tmp_path: Path) -> None:
 
 
 def test_more_tokens_than_positions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TuneTrailError, match="max_length is 100: the model has 64 positions"):
+    with pytest.raises(TuneTrailError, match="max_length is 100: the model has 80 positions"):
         Case(tmp_path).prepared(max_length=100)
 
 

@@ -114,6 +114,9 @@ class Classifier(nn.Module):
         out = self.trunk(**inputs)
         hidden = out.last_hidden_state[:, virtual:] if virtual else out.last_hidden_state
         logits: torch.Tensor = self.head(self._pooled(hidden, attention_mask))
+        if torch.onnx.is_in_onnx_export() and not self._segments:
+            # Every exported model has the same inputs, and tracing drops what is not used.
+            logits = logits + 0 * token_type_ids.sum()
         return logits
 
     def _pooled(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
