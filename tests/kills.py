@@ -29,7 +29,7 @@ from typing import Any
 
 import yaml
 
-from tests.conftest import BIN, Project, new_project
+from tests.conftest import BIN, Project, small_project
 
 STAGES = (
     "base", "ingest", "validate", "prepare", "resolve", "train", "cost", "evaluate", "select",
@@ -69,14 +69,6 @@ class Kill:
     def __str__(self) -> str:
         moment = "      –" if self.moment is None else f"{self.moment:7.2f}"
         return f"{self.stage:9} {self.way:7} {moment}  {'; '.join(self.wrong) or 'same end state'}"
-
-
-def small_project(root: Path) -> Project:
-    """One CSV task, two methods, one seed, a few steps: finished by the flow."""
-    project = new_project(root)
-    project.change(tasks={"own": project.params["tasks"]["own"]}, seeds=[1])
-    project.run()
-    return project
 
 
 def locked_outputs(project: Project) -> dict[str, Any]:
