@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -227,8 +228,10 @@ def test_without_a_readable_plan_no_task_is_offered(content: str | None, tmp_pat
 
 
 def test_completion_can_be_installed(tmp_path: Path) -> None:
+    # From bash, which is what it looks for; the last command keeps bash there meanwhile.
+    command = f"{shlex.quote(sys.executable)} -m tunetrail.cli --install-completion; exit $?"
     done = subprocess.run(
-        [sys.executable, "-m", "tunetrail.cli", "--install-completion", "bash"],
+        ["bash", "-c", command],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -573,9 +573,9 @@ def test_a_changed_row_makes_its_task_stale(tickets_project: Installed) -> None:
     (data,) = (tickets_project.root / "data").glob("*.csv")
     data.write_text(data.read_text().replace(".", "!", 1))
     stale = tickets_project.stale()
-    assert stale["train@tickets-lora-1"] == ["file data/tickets.csv changed"]
+    assert stale["train@tickets-lora-full-1"] == ["file data/tickets.csv changed"]
     assert "base" not in stale
-    assert {"ingest@tickets", "train@tickets-head-1"} <= set(tickets_project.run()["executed"])
+    assert {"ingest@tickets", "train@tickets-head-full-1"} <= set(tickets_project.run()["executed"])
 
 
 @pytest.mark.pipeline
@@ -585,8 +585,8 @@ def test_an_upgrade_makes_stale_what_it_changes(tickets_project: Installed) -> N
         source.write("# a new version\n")
     stale = project.stale()
     trainings = {name: why for name, why in stale.items() if name.startswith("train@")}
-    assert trainings == {"train@tickets-lora-1": ["code of lora changed"]}
-    assert project.run()["executed"].count("train@tickets-lora-1") == 1
+    assert trainings == {"train@tickets-lora-full-1": ["code of lora changed"]}
+    assert project.run()["executed"].count("train@tickets-lora-full-1") == 1
 
     with (project.site / "tunetrail/stages/ingest.py").open("a") as source:
         source.write("# a new version\n")

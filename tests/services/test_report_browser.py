@@ -232,7 +232,7 @@ def test_without_script_everything_is_there(visit: Any) -> None:
     assert page.locator(".board tbody tr:visible").count() == 10
     assert page.locator("button:visible, input:visible").count() == 0
     page.locator("#task-movie summary", has_text="Every run").click()
-    assert page.locator("#task-movie details table tbody tr:visible").count() == 15
+    assert page.locator("#task-movie details table tbody tr:visible").count() == 45  # every budget
 
 
 # Theme, clipboard, print -----------------------------------------------------------------------
