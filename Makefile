@@ -11,7 +11,7 @@ run: $(READY) ## compare methods as params.yaml says: report, MLflow runs, regis
 	@$(BIN)/python -m pipelines.compare
 
 repro: $(READY) ## the same without Prefect, one stage after the other
-	@$(BIN)/dvc repro && $(BIN)/tunetrail sync
+	@$(BIN)/tunetrail mend && $(BIN)/dvc repro && $(BIN)/tunetrail sync
 
 test: $(READY) check ## every test: fast ones first, then the pipeline on the real model
 	@$(BIN)/python -m pytest tests -m "not pipeline and not services"

@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import BIN, Project
-from tests.kills import processes, series
-from tunetrail.dag import Dag, stale_cells
+from tests.kills import MAKE_REPRO, processes, series
+from tunetrail.dag import Dag, mend_lock_file, stale_cells
 from tunetrail.errors import TuneTrailError
 
 pytestmark = pytest.mark.pipeline
@@ -43,7 +44,8 @@ def small(small_run: Project, tmp_path: Path) -> Project:
 @pytest.mark.timeout(3600)  # minutes, and much more beside other work
 def test_ten_kills_leave_no_trace(small_run: Project, tmp_path: Path) -> None:
     outcomes = list(series(small_run, TEN, 7, tmp_path))
-    assert [str(outcome) for outcome in outcomes if outcome.wrong] == []
+    wrong = [f"{outcome}\n{outcome.said}" for outcome in outcomes if outcome.wrong]
+    assert wrong == [], "\n".join(wrong)
     assert sum(outcome.moment is not None for outcome in outcomes) >= 7, "hardly anything was hit"
 
 
@@ -137,16 +139,36 @@ def test_what_dvc_leaves_when_it_is_killed_in_a_write_does_not_stop_the_project(
     assert [name.partition("@")[0] for name in outcome["executed"]] == ["train"]
 
 
-def test_a_cut_lock_file_is_named_and_its_deletion_brings_everything_back(small: Project) -> None:
+def test_make_repro_recovers_from_whatever_dvc_left_half_written(small: Project) -> None:
+    """Both lists of DVC, and a result that no list knows of but the run cache."""
+    lock = small.root / "dvc.lock"
+    content = yaml.safe_load(lock.read_text())
+    del content["stages"]["compare"], content["stages"]["register"]
+    lock.write_text(yaml.safe_dump(content))
+    assert small.command("tunetrail", "mend").stdout == ""
+    lock.write_text(lock.read_text()[:4096])
+    held = small.root / ".dvc" / "tmp" / "rwlock"
+    held.write_text('{"write": {"/a/pa')
+    assert small.command("dvc", "repro").returncode != 0
+    done = small.command(*MAKE_REPRO)
+    assert done.returncode == 0, done.stderr
+    assert "dvc.lock could not be read and was put back as it last was whole" in done.stdout
+    assert "> tunetrail" not in done.stdout, "a command was executed"
+    assert len((small.root / ".tunetrail" / "dvc.lock.unreadable").read_bytes()) == 4096
+    assert small.run()["executed"] == []
+
+
+def test_without_a_whole_lock_file_everything_comes_back_from_the_cache(small: Project) -> None:
     lock = small.root / "dvc.lock"
     whole = lock.read_bytes()
     for size in (0, 100, 4096):
         lock.write_bytes(whole[:size])
         with pytest.raises(TuneTrailError, match=r"dvc.lock in .* cannot be read") as error:
             stale_cells(Dag(small.root))
-        assert "delete dvc.lock" in error.value.fix
-    lock.unlink()
+        assert "`tunetrail mend` puts it back" in error.value.fix
+    assert mend_lock_file(small.root)
     assert small.run()["executed"] == []
+    assert not mend_lock_file(small.root)
 
 
 def test_an_unreachable_prefect_api_is_named_before_anything_runs(small: Project) -> None:
