@@ -176,7 +176,7 @@ def test_an_unreachable_prefect_api_is_named_before_anything_runs(small: Project
     url = "http://user:secret@127.0.0.1:9/api"
     done = small.command(sys.executable, "-m", "pipelines.compare", PREFECT_API_URL=url)
     assert done.returncode == 2
-    assert "Prefect's API at 127.0.0.1:9/api does not answer: " in done.stdout
-    assert "unset PREFECT_API_URL to go on without it" in " ".join(done.stdout.split())
+    assert "Prefect's API at 127.0.0.1:9/api does not answer: " in done.stderr
+    assert "unset PREFECT_API_URL to go on without it" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stdout + done.stderr
     assert "secret" not in done.stdout + done.stderr
