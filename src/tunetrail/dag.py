@@ -385,7 +385,7 @@ def mend_lock_file(root: Path) -> bool:
     DVC empties the file before it writes it. What was executed since is in the run cache.
 
     Returns:
-        Whether it was unreadable; it is then kept as ``.tunetrail/dvc.lock.unreadable``.
+        Whether it was cut off, or else unreadable; it is then kept as ``.tunetrail/dvc.lock.cut``.
     """
     from dvc.dvcfile import Lockfile
     from dvc.exceptions import DvcException
@@ -397,16 +397,17 @@ def mend_lock_file(root: Path) -> bool:
     with repo.lock:  # nobody is writing it
         if not lock.exists():
             return False
-        try:
-            Lockfile(repo, str(lock)).load()
-        except DvcException:
-            whole.parent.mkdir(exist_ok=True)
-            os.replace(lock, whole.with_name("dvc.lock.unreadable"))
-            if whole.exists():
-                write_text(lock, whole.read_text(encoding="utf-8"))
-            return True
-        write_text(whole, lock.read_text(encoding="utf-8"))
-        return False
+        text = lock.read_text(encoding="utf-8")
+        # What is left can be readable by chance, but hardly ends with a line.
+        with suppress(DvcException):
+            if Lockfile(repo, str(lock)).load() and text.endswith("\n"):
+                write_text(whole, text)
+                return False
+        whole.parent.mkdir(exist_ok=True)
+        os.replace(lock, whole.with_name("dvc.lock.cut"))
+        if whole.exists():
+            write_text(lock, whole.read_text(encoding="utf-8"))
+        return True
 
 
 def _forget_killed(file: Path) -> None:

@@ -269,8 +269,8 @@ def mend() -> None:
     root = project_root(Path.cwd())
     if mend_lock_file(root):
         typer.echo(
-            "dvc.lock could not be read and was put back as it last was whole; what is missing in "
-            "it comes back from DVC's cache (the other: .tunetrail/dvc.lock.unreadable)"
+            "dvc.lock was cut off: put back as it last was whole; what is missing in it comes back "
+            "from DVC's cache (what was there is now .tunetrail/dvc.lock.cut)"
         )
     Dag(root)  # does the rest whenever it is opened
 
