@@ -148,7 +148,6 @@ def run_stale(
     events: queue.SimpleQueue[tuple[Cell, PrefectFuture[None]] | int] = queue.SimpleQueue()
 
     stopping = False
-    gone: httpx.HTTPError | None = None
 
     def stop(number: int, _: Any) -> None:
         """Take a signal between two steps, so that it cannot cut dvc.lock in half."""
@@ -199,7 +198,7 @@ def run_stale(
 
     @flow(name="compare", task_runner=runner)
     def compare(project: str) -> None:
-        nonlocal gone, stopping
+        nonlocal stopping
         with signals_to(stop, signal.SIGTERM):  # Prefect has put a handler of its own there
             while scheduler.busy:
                 while (ready := scheduler.next()) is not None:
@@ -215,11 +214,7 @@ def run_stale(
                         settle(*event)
         if outcome.failed:
             raise RunsFailed("; ".join(f"{n}: {why}" for n, why in outcome.failed.items()))
-        try:
-            description = f"Scores of {project}"
-            create_table_artifact(key="comparison", table=_rows(), description=description)
-        except httpx.HTTPError as error:  # leaving the flow with it, Prefect logs a traceback
-            gone = error
+        create_table_artifact(key="comparison", table=_rows(), description=f"Scores of {project}")
 
     wait_until_ready()
     try:
@@ -229,9 +224,7 @@ def run_stale(
         ):
             compare(project)
     except httpx.HTTPError as error:
-        gone = error
-    if gone is not None:
-        what = lost(gone)
+        what = lost(error)
         if scheduler.busy:
             raise unreachable(what) from None
         display.note(

@@ -15,6 +15,9 @@ VERBOSE = "TUNETRAIL_VERBOSE"
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _OURS = ("tunetrail", "pipelines")
 
+#: Logs every failure with its traceback, for its server; a person is told by the flow.
+_PREFECT = "prefect"
+
 
 class StandardError(logging.Handler):
     """Writes to what standard error is at the time: a live display puts itself in its place."""
@@ -26,8 +29,10 @@ class StandardError(logging.Handler):
 
 def _quiet_library(record: logging.LogRecord) -> bool:
     """Libraries that set a level of their own still keep to that of the root."""
-    ours = record.name.partition(".")[0] in _OURS
-    return ours or record.levelno >= logging.getLogger().level
+    library, level = record.name.partition(".")[0], logging.getLogger().level
+    if library == _PREFECT and level > logging.INFO:
+        level = logging.CRITICAL
+    return library in _OURS or record.levelno >= level
 
 
 def configure(verbosity: int) -> None:
