@@ -1,0 +1,315 @@
+"""Machines that let a command down: full disks, no memory, no rights; what a person is told."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.refusals import as_somebody, exit_code, refusal
+from tests.tiny import CLASSES, MAX_LENGTH, make_rows, make_spec, write_base, write_rows
+from tunetrail.files import file_digest, tree_digest
+from tunetrail.layout import RUN
+from tunetrail.run import PlannedRun, RunSpec, write_run
+from tunetrail.stages.train import train
+from tunetrail.training.rows import Rows
+
+REPEAT = "then repeat the command: what is done is kept"
+
+
+@dataclass(frozen=True)
+class Made:
+    """Inputs of the stages, all beside each other in one folder.
+
+    ``run.json`` is a run of LoRA over ``fit`` and ``test`` on ``base``; ``trained`` is what it
+    gives, and ``selected`` the same as the select stage leaves it.
+    """
+
+    root: Path
+    spec: RunSpec
+
+    def train(self, out: str = "out", run: str = "run.json") -> tuple[str, ...]:
+        return ("train", str(self.root / run), str(self.root / "base"), str(self.root / "fit"), out)
+
+    def evaluate(self, out: str = "out") -> tuple[str, ...]:
+        inputs = ("run.json", "base", "trained", "test")
+        return ("evaluate", *(str(self.root / name) for name in inputs), out)
+
+    def export(self, out: str = "out") -> tuple[str, ...]:
+        return ("export", *(str(self.root / name) for name in ("selected", "base", "test")), out)
+
+    def base(self, out: str = "out") -> tuple[str, ...]:
+        return ("base", str(self.root / "base" / "model"), out)
+
+
+def freeze(root: Path, file: str, rows: Rows, **changes: object) -> RunSpec:
+    """Write rows to ``fit`` and ``test`` where they are not yet, and a run over them."""
+    for name, held in (("fit/train", rows), ("fit/selection", rows), ("test/test", rows)):
+        path = root / f"{name}.parquet"
+        if not path.exists():
+            write_rows(held, path)
+    plain = make_spec("lora")
+    spec = make_spec(
+        "lora",
+        base=plain.base.model_dump() | {"digest": tree_digest(root / "base" / "model")},
+        data=plain.data.model_dump()
+        | {"fit": tree_digest(root / "fit"), "test": tree_digest(root / "test")},
+        **changes,
+    )
+    write_run(root / file, PlannedRun("lora", "full", spec))
+    return spec
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    root = tmp_path_factory.mktemp("made")
+    write_base(root / "base")
+    spec = freeze(root, "run.json", make_rows(40), budget={"steps": 200})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        train(root / "run.json", root / "base", root / "fit", root / "trained")
+    shutil.copytree(root / "trained", root / "selected" / "adapter")
+    shutil.copyfile(root / "run.json", root / "selected" / RUN)
+    return Made(root, spec)
+
+
+# Disks -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """A file system of its own with so much room, and the working directory in it."""
+    place.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    mounted = subprocess.run(mounting, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"a file system of a test's own: {mounted.stderr.strip()}")
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        yield place
+    finally:
+        os.chdir(before)
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(folder: Path, left: int = 0) -> Path:
+    """Fill the file system of ``folder`` up to ``left`` bytes; the file that does it."""
+    filler = folder / "somebody-elses-file"
+    with filler.open("wb", buffering=0) as file:
+        room = shutil.disk_usage(folder).free - left
+        file.write(bytes(max(room, 0)))
+    return filler
+
+
+@contextmanager
+def filling_when(seen: Callable[[], bool], folder: Path) -> Iterator[None]:
+    """Let somebody else fill the disk as soon as ``seen()``."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            if seen():
+                fill(folder)
+                return
+            time.sleep(0.001)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watching.join()
+
+
+@pytest.mark.parametrize(
+    ("stage", "what"),
+    [
+        (Made.base, "the base model needs 0."),
+        (Made.train, "this training needs 0."),
+        (Made.export, "the exported model needs 0."),
+    ],
+    ids=["base", "train", "export"],
+)
+def test_too_little_room_is_told_before_the_work(
+    stage: Callable[[Made], tuple[str, ...]],
+    what: str,
+    made: Made,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        said, way_out = refusal(capsys, *stage(made))
+        assert f"'{disk}' has 0.1 MB left, {what}" in said
+        assert "`dvc gc --workspace`" in way_out
+        assert REPEAT in way_out
+        assert not list(disk.iterdir())
+
+
+@pytest.mark.parametrize("stage", [Made.evaluate, Made.base, Made.train, Made.export])
+def test_a_full_disk_is_named(
+    stage: Callable[[Made], tuple[str, ...]],
+    made: Made,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        fill(disk)
+        said, way_out = refusal(capsys, *stage(made))
+        assert f"'{disk}' has 0.0 MB left" in said
+        assert REPEAT in way_out
+        assert not (disk / "out").exists()
+
+
+def test_a_disk_that_fills_up_during_a_training_costs_nothing_that_is_done(
+    made: Made,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TUNETRAIL_CHECKPOINT_SECONDS", "0")
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        checkpoint = disk / ".tunetrail" / "checkpoints" / made.spec.digest
+        with filling_when((checkpoint / "progress.json").is_file, disk):
+            said, way_out = refusal(capsys, *made.train())
+        assert said.startswith(f"the disk is full: '{disk}' has 0.0 MB left, '")
+        assert REPEAT in way_out
+        assert not (disk / "out").exists()
+        (disk / "somebody-elses-file").unlink()
+        assert (checkpoint / "progress.json").is_file()
+        assert exit_code(*made.train()) == 0
+        assert not checkpoint.exists()
+        assert tree_digest(disk / "out") == tree_digest(made.root / "trained")
+        assert [p.name for p in disk.rglob(".*.tmp")] == []
+
+
+def test_a_disk_that_fills_up_during_an_export_leaves_no_half_model(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        with filling_when(lambda: any(disk.glob(".out.*.tmp")), disk):
+            said, way_out = refusal(capsys, *made.export())
+        assert said.startswith(f"the disk is full: '{disk}' has 0.0 MB left, '")
+        assert REPEAT in way_out
+        assert [p.name for p in disk.iterdir()] == ["somebody-elses-file"]
+        (disk / "somebody-elses-file").unlink()
+        assert exit_code(*made.export()) == 0
+
+
+def test_room_for_a_training_is_room_for_its_checkpoints(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked for before a training is what it takes: the smallest disk that is accepted."""
+    monkeypatch.setenv("TUNETRAIL_CHECKPOINT_SECONDS", "0")
+    codes = []
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        for left in range(40, 400, 20):
+            filler = fill(disk, left * 1024)
+            codes.append(exit_code(*made.train()))
+            filler.unlink()
+            if codes[-1] == 0:
+                break
+            assert not (disk / ".tunetrail").exists(), "it began, and the disk was too small"
+    assert codes[0] == 2
+    assert codes[-1] == 0
+
+
+def test_a_read_only_file_system_is_named(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for stage in (made.base(), made.train(), made.evaluate(), made.export()):
+            said, way_out = refusal(capsys, *stage)
+            assert said.startswith("'") and said.endswith("' is on a read-only file system")
+            assert "copy the project to a folder that you may write to" in way_out
+
+
+def test_a_folder_without_the_right_to_write_is_named(
+    made: Made,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for folder in (tmp_path, *tmp_path.parents, made.root):
+        if folder.is_relative_to(tmp_path.parents[1]):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    (tmp_path / "locked").mkdir(mode=0o555)
+    monkeypatch.chdir(tmp_path / "locked")
+    assert exit_code(*made.base(str(tmp_path / "imported"))) == 0
+    with as_somebody():
+        for stage in (made.base(), made.train(), made.evaluate(), made.export()):
+            said, way_out = refusal(capsys, *stage)
+            assert said.startswith("user '")
+            assert "' may not use '" in said
+            assert "(permission denied)" in said
+            assert "`chmod`, `chown`" in way_out
+
+
+def test_a_limit_on_the_size_of_files_is_no_full_disk(
+    made: Made,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with limited(resource.RLIMIT_FSIZE, 20_000):
+        said, way_out = refusal(capsys, *made.train())
+    assert said.startswith("a file became larger than this account may write")
+    assert "`ulimit -f`" in way_out
+
+
+# Memory ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def limited(what: int, soft: int) -> Iterator[None]:
+    before = resource.getrlimit(what)
+    resource.setrlimit(what, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(what, before)
+
+
+def address_space() -> int:
+    """Bytes of address space that this process uses."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def long_rows(count: int) -> Rows:
+    tokens = [np.full(MAX_LENGTH, 9, dtype=np.int64) for _ in range(count)]
+    labels = np.arange(count, dtype=np.int64) % CLASSES
+    segments = [np.zeros(MAX_LENGTH, dtype=np.int64) for _ in range(count)]
+    return Rows([f"row {i}" for i in range(count)], labels, tokens, segments)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_out_of_memory_says_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_base(tmp_path / "base")
+    count = 20_000
+    freeze(tmp_path, "big.json", long_rows(count), training={"batch_size": count})
+    freeze(tmp_path, "small.json", long_rows(count), budget={"steps": 2})
+    made = Made(tmp_path, make_spec())
+    with limited(resource.RLIMIT_AS, address_space() + 1_000_000_000):
+        said, way_out = refusal(capsys, *made.train(run="big.json"))
+    assert said.startswith("the machine is out of memory (")
+    assert " more were wanted)" in said
+    assert way_out.startswith("lower training.batch_size (training.accumulate makes up for it)")
+    assert "base.max_length" in way_out
+    assert "--workers 1" in way_out
+    assert not (tmp_path / "out").exists()
