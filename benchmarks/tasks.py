@@ -1,9 +1,15 @@
-"""Tasks that benchmarks share, prepared in a scratch folder by the pipeline's own stages."""
+"""Tasks that benchmarks share, and the ways to run them: stages alone, or the shipped flow."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tunetrail.stages.base import fetch_base
 from tunetrail.stages.ingest import ingest
@@ -11,22 +17,32 @@ from tunetrail.stages.prepare import prepare
 from tunetrail.stages.validate import validate
 from tunetrail.task import TaskSpec
 
-#: MRPC, from a folder with train, validation and test as Parquet.
-MRPC: dict[str, Any] = {
-    "title": "MRPC, paraphrase pairs",
-    "columns": {"text": "sentence1", "text_pair": "sentence2", "label": "label"},
-    "labels": ["different", "paraphrase"],
-    "metrics": ["accuracy", "f1"],
+#: GLUE tasks, each from a folder with its splits as Parquet. The test labels of CoLA and STS-B are
+#: not public: their dev set is the test set, as in most publications.
+GLUE: dict[str, dict[str, Any]] = {
+    "mrpc": {
+        "title": "MRPC, paraphrase pairs",
+        "columns": {"text": "sentence1", "text_pair": "sentence2", "label": "label"},
+        "labels": ["different", "paraphrase"],
+        "metrics": ["accuracy", "f1"],
+    },
+    "cola": {
+        "title": "CoLA, acceptable sentences",
+        "files": {"train": "train.parquet", "test": "validation.parquet"},
+        "columns": {"text": "sentence", "label": "label"},
+        "labels": ["unacceptable", "acceptable"],
+        "metrics": ["matthews", "accuracy"],
+    },
+    "stsb": {
+        "title": "STS-B, similarity of pairs",
+        "files": {"train": "train.parquet", "test": "validation.parquet"},
+        "columns": {"text": "sentence1", "text_pair": "sentence2", "label": "label"},
+        "range": [0, 5],
+        "metrics": ["spearman", "pearson"],
+    },
 }
 
-#: STS-B, scored on its public dev set, as most publications do.
-STSB: dict[str, Any] = {
-    "title": "STS-B, similarity of pairs",
-    "files": {"train": "train.parquet", "validation": "validation.parquet"},
-    "columns": {"text": "sentence1", "text_pair": "sentence2", "label": "label"},
-    "range": [0, 5],
-    "metrics": ["spearman", "pearson"],
-}
+_TREE = ("src", "pipelines", "data/minilm.yaml", "dvc.yaml", "params.yaml", ".dvc/config")
 
 
 def prepared_task(task: TaskSpec, folder: Path) -> tuple[Path, Path]:
@@ -36,3 +52,28 @@ def prepared_task(task: TaskSpec, folder: Path) -> tuple[Path, Path]:
     validate(folder / "canonical", folder / "validated")
     prepare(folder / "canonical", folder / "validated", folder / "base", 128, folder / "prepared")
     return folder / "base" / "model", folder / "prepared" / "fit"
+
+
+def run_flow(root: Path, changes: dict[str, Any]) -> None:
+    """Run the shipped flow on a copy of this checkout, with these keys of params.yaml changed.
+
+    A folder in which it ran before goes on where it stopped.
+
+    Raises:
+        subprocess.CalledProcessError: The flow failed; it has said why.
+    """
+    for name in _TREE:
+        source, target = Path(name), root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(source, target)
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    for key, value in changes.items():
+        params[key] = params[key] | value if key == "base" else value
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    environment = os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    command = [sys.executable, "-m", "pipelines.compare"]
+    subprocess.run(command, cwd=root, env=environment, check=True)

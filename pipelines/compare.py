@@ -273,17 +273,18 @@ def main() -> int:
     )
     options = parser.parse_args()
     logs.configure(options.verbose)
-    console = Console(stderr=options.json, soft_wrap=True, highlight=False, markup=False)
+    plain: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
+    console, errors = Console(stderr=options.json, **plain), Console(stderr=True, **plain)
     try:
         with machine_errors(), signals_to(_stop, *_STOPPING):
             return _run(options.workers, options.json, console)
     except TuneTrailError as error:
-        console.print(f"error: {error}", style="red")
+        errors.print(f"error: {error}", style="red")
         return 2
     except Stopped as stopped:
         for number in _STOPPING:  # what is left to do ends by itself
             signal.signal(number, signal.SIG_IGN)
-        console.print(f"{stopped}; what is done is kept, repeat the command to go on")
+        errors.print(f"{stopped}; what is done is kept, repeat the command to go on")
         return 128 + stopped.number
 
 

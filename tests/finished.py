@@ -179,7 +179,7 @@ def made_with(**changed: Any) -> Json:
     return provenance() | settings | {"seeds": list(SEEDS)} | changed
 
 
-def report(**options: Any) -> str:
+def report() -> str:
     """The page of all of it."""
     known = {"git_commit": "0f" * 20, "git_dirty": False}
     return html.render(
@@ -189,5 +189,4 @@ def report(**options: Any) -> str:
         made_with(**known),
         figures(),
         baseline="full",
-        **options,
     )

@@ -222,6 +222,15 @@ def test_split_without_any_label_is_left_out_and_named(
     assert card["rows"] == len(FRAME)
 
 
+def test_minus_one_is_a_number_where_the_range_has_it(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pd.DataFrame({"text": ["c", "d"], "label": [0, 1]}).to_parquet(folder / "train.parquet")
+    pd.DataFrame({"text": ["a", "b"], "label": [-1, -1]}).to_parquet(folder / "test.parquet")
+    assert set(canonical(folder, labels=[], range=[-1, 1])["split"]) == {"train", "test"}
+    assert set(canonical(folder, labels=[], range=[0, 1])["split"]) == {"train"}
+
+
 def test_split_with_one_label_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()

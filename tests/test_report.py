@@ -87,7 +87,7 @@ def parse(source: str) -> Element:
 
 @cache
 def source() -> str:
-    return finished.report(failures=FAILURES)
+    return finished.report()
 
 
 @cache
@@ -130,7 +130,7 @@ def test_headings_landmarks_and_ids() -> None:
     ids = [e.get("id") for e in tree().all() if e.get("id")]
     assert len(ids) == len(set(ids))
     links = {(e.get("href") or "")[1:] for e in tree().all("a")}
-    assert {"main", "failed", "provenance", "task-movie", "task-own"} <= links <= set(ids)
+    assert {"main", "provenance", "task-movie", "task-own"} <= links <= set(ids)
 
 
 def test_figures_are_described_and_marked_by_method() -> None:
@@ -192,18 +192,6 @@ def test_data_cannot_become_markup() -> None:
     assert titles == ['Own <b>"rows"</b> & more']
     assert "conflicts: published <so>" in sections("task-own")[0].words
     assert "&lt;/td&gt;" in table("c", ["a", "b"], [["x", Cell("</td>")]])
-
-
-def test_failures_are_listed_first_and_absent_when_there_are_none() -> None:
-    (failed,) = sections("failed")
-    shown = failed.words
-    for failure in FAILURES:
-        assert failure["stage"] in shown
-        assert " ".join(failure["reason"].split()) in shown
-    main = tree().all("main")[0].children
-    assert main[0] is failed
-    assert 'id="failed"' not in finished.report()
-    assert "Failed</a>" not in finished.report()
 
 
 def test_provenance_is_complete_and_can_be_copied() -> None:

@@ -42,10 +42,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Addresses of the pages under test."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "report.html").write_text(finished.report())
-    (folder / "partial.html").write_text(finished.report(failures=FAILURES))
     failed = {entry["stage"]: entry["reason"] for entry in FAILURES}
     page = write_failures(folder, "sentiment", failed, ["compare", "register"])
-    files = {"report": folder / "report.html", "partial": folder / "partial.html", "failed": page}
+    files = {"report": folder / "report.html", "failed": page}
     return {name: file.as_uri() for name, file in files.items()}
 
 
@@ -99,7 +98,7 @@ def marked(page: Any) -> list[str]:
 # Accessibility ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["report", "partial", "failed"])
+@pytest.mark.parametrize("name", ["report", "failed"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_axe_finds_nothing(visit: Any, name: str, scheme: str, size: dict[str, int]) -> None:

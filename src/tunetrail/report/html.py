@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from tunetrail.report import details, facts, text
@@ -35,7 +34,6 @@ def render(
     figures: dict[str, dict[str, str]],
     *,
     baseline: str = "",
-    failures: Sequence[Json] = (),
 ) -> str:
     """The whole report, a self-contained document.
 
@@ -47,7 +45,6 @@ def render(
         figures: ``<svg>`` elements by task, under ``score``, ``parameters``, ``time``, ``loss``.
         baseline: Label or name of the method whose training time is 1; where it is empty or was
             not measured, the slowest method is.
-        failures: ``stage`` and ``reason`` of what failed and is missing for that.
     """
     tasks = [
         {
@@ -67,10 +64,9 @@ def render(
         }
         for name, task in comparison["tasks"].items()
     ]
-    shown = {"tasks": tasks, "failures": failures}
     body = fill(
         "report.html.j2",
-        **shown,
+        tasks=tasks,
         shape=shape,
         methods=_methods(comparison),
         provenance=facts.provenance_facts(comparison, provenance),
@@ -82,7 +78,7 @@ def render(
         comparison["project"],
         body,
         subtitle=_subtitle(comparison, provenance),
-        navigation=fill("navigation.html.j2", **shown),
+        navigation=fill("navigation.html.j2", tasks=tasks),
         script=SCRIPT.read_text(encoding="utf-8"),
     )
 

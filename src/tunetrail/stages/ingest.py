@@ -203,11 +203,13 @@ def _first(flags: pd.Series) -> int:
 
 
 def _unlabelled(frame: pd.DataFrame, task: TaskSpec) -> bool:
-    """Whether no row has a label: all are missing or blank, or all are -1 and that is no class."""
+    """Whether no row has a label: all are missing or blank, or all are -1, where that is none."""
     if frame.empty or list(frame.columns).count(task.columns.label) != 1:
         return False
     given = {_plain(value) for value in frame[task.columns.label].dropna().unique()}
-    return given <= {"-1", ""} - set(task.labels)
+    low, high = task.range or (0.0, 0.0)
+    none = {""} if low <= -1 <= high else {"-1", ""}
+    return given <= none - set(task.labels)
 
 
 def _text_key(frame: pd.DataFrame, task: TaskSpec) -> np.ndarray:
