@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -194,6 +195,17 @@ BAD_DATA = [
     Data("a label missing in JSON", json_lines([*ROWS, ("x", None)]),
          "nulls in label: 'label' is never missing; 1 rows", "correct the data", file="x.jsonl",
          gate=True),
+    Data("NaN as text", lines([*ROWS, ("x", "NaN")]), "row 61: unknown label 'NaN': 1 of 61 rows",
+         "give these rows a label, or remove them"),
+    Data("NaN in JSON", json_lines([*ROWS, ("x", float("nan"))]),
+         "nulls in label: 'label' is never missing; 1 rows", "correct the data", file="x.jsonl",
+         gate=True),
+    Data("NaN in Parquet", lambda path: pd.DataFrame(
+        {"text": FRAME["text"], "label": [float("nan"), *[0.0, 1.0] * 29, 1.0]}).to_parquet(path),
+         "nulls in label: 'label' is never missing; 1 rows", "correct the data", file="x.parquet",
+         gate=True),
+    Data("NaN where a number is predicted", b"text,label\na,1\nb,nan\n",
+         "row 2 is 'nan', not a number", "correct the row", task={"range": [0, 1], "labels": []}),
     Data("the header twice", b"text,label\n" + lines(), "row 1: unknown label 'label'",
          "this row repeats the header: remove it"),
     Data("blanks around a label", lines([*ROWS, ("x", " good")]), "row 61: unknown label ' good'",
@@ -258,6 +270,32 @@ def test_bad_data_is_refused(bad: Data, tmp_path: Path, capsys: pytest.CaptureFi
         assert bad.says in said
         assert bad.fix in way_out
         assert (tmp_path / "canonical").exists() == bad.gate
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_texts_of_a_megabyte_can_be_waived_and_are_cut(tmp_path: Path) -> None:
+    with in_project(tmp_path, "x.csv", {"waive": {"length": "whole books"}}):
+        rows = [(text + " word" * (200_000 if number < 6 else 1), label)
+                for number, (text, label) in enumerate(ROWS)]  # fmt: skip
+        (tmp_path / "data" / "x.csv").write_bytes(lines(rows))
+        write_base(tmp_path / "base")
+        assert exit_code("ingest", "own", "canonical") == 0
+        assert exit_code("validate", "canonical", "validated") == 0
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+        before = peak_memory()
+        tokenise = ("prepare", "canonical", "validated", "base", "prepared", "--max-length", "64")
+        assert exit_code(*tokenise) == 0
+        used = peak_memory() - before
+    cut = pd.read_parquet(tmp_path / "prepared" / "fit" / "train.parquet")
+    assert cut["input_ids"].map(len).max() == 64
+    assert used < 700e6
+
+
+def peak_memory() -> int:
+    """Bytes that this process had in memory at most."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
 
 
 def quoted(rows: list[tuple[str, str]]) -> bytes:

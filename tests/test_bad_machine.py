@@ -1,11 +1,13 @@
-"""Machines that let a command down: full disks, no memory, no rights; what a person is told."""
+"""Machines that let a command down: full disks, no memory, no rights, two at once, other clocks."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +18,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.refusals import as_somebody, exit_code, refusal
-from tests.tiny import CLASSES, MAX_LENGTH, make_rows, make_spec, write_base, write_rows
+from tests.conftest import ROOT, Project, new_project
+from tests.kills import locked_outputs
+from tests.refusals import as_somebody, exit_code, parts_of, refusal
+from tests.tiny import (
+    CLASSES,
+    MAX_LENGTH,
+    make_rows,
+    make_spec,
+    write_base,
+    write_model,
+    write_rows,
+)
 from tunetrail.files import tree_digest
 from tunetrail.layout import RUN
 from tunetrail.run import PlannedRun, RunSpec, write_run
@@ -275,6 +287,43 @@ def test_a_limit_on_the_size_of_files_is_no_full_disk(
     assert "`ulimit -f`" in way_out
 
 
+def test_no_folder_for_temporary_files_is_told_before_the_imports(tmp_path: Path) -> None:
+    """Nothing can be written anywhere, which is what a full /tmp and a full project come to."""
+    for program in (("-m", "pipelines.compare"), ("-m", "tunetrail.cli", *no_inputs("base"))):
+        done = subprocess.run(
+            [sys.executable, *program],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said, way_out = parts_of(done.returncode, done.stderr)
+        assert said.startswith("there is no folder for temporary files: No usable temporary")
+        assert "set TMPDIR to a folder that you may write to" in way_out
+
+
+def no_inputs(stage: str) -> tuple[str, ...]:
+    return (stage, "nowhere", "out")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_under_the_output_is_named() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tunetrail.cli", "tasks", "--json"],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    said, way_out = parts_of(done.returncode, done.stderr)
+    assert said.startswith("the disk is full: ")
+    assert REPEAT in way_out
+
+
 # Memory ----------------------------------------------------------------------------------------
 
 
@@ -316,3 +365,160 @@ def test_out_of_memory_says_what_to_lower(
     assert "base.max_length" in way_out
     assert "--workers 1" in way_out
     assert not (tmp_path / "out").exists()
+
+
+# Clocks ----------------------------------------------------------------------------------------
+
+
+def under_faketime(clock: Path) -> dict[str, str]:
+    """Variables under which programs see the time of day that ``clock`` says (``-1h``).
+
+    Only the time of day: what counts since the start of the machine goes on, as it does when
+    somebody sets a clock.
+    """
+    if shutil.which("faketime") is None:
+        pytest.skip("faketime, which sets a clock for one program, is not installed")
+    asked = subprocess.run(
+        ["faketime", "-f", "+0", "sh", "-c", "echo $LD_PRELOAD"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {
+        "LD_PRELOAD": asked.stdout.strip(),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+def test_a_clock_set_back_during_a_training_changes_nothing(made: Made, tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    faked = under_faketime(clock)
+    program = [sys.executable, "-m", "tunetrail.cli", *made.train()]
+    checkpoint = tmp_path / ".tunetrail" / "checkpoints" / made.spec.digest / "progress.json"
+    running = subprocess.Popen(
+        program,
+        cwd=tmp_path,
+        env={**os.environ, **faked, "PYTHONPATH": str(ROOT / "src")}
+        | {"TUNETRAIL_CHECKPOINT_SECONDS": "0.01"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    written: dict[str, set[int]] = {"+0": set(), "-1h": set()}
+    while running.poll() is None:
+        with contextlib.suppress(FileNotFoundError):  # it is just replaced
+            written[clock.read_text()].add(checkpoint.stat().st_mtime_ns)
+            clock.write_text("-1h")
+        time.sleep(0.001)
+    _, errors = running.communicate()
+    assert running.returncode == 0, errors
+    assert len(written["-1h"]) > 1, "checkpoints go on"
+    assert tree_digest(tmp_path / "out") == tree_digest(made.root / "trained")
+
+
+def test_files_from_the_future_change_nothing(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written before the clock was set back."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "fit", "run.json"):
+        source = made.root / name
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        copy(source, tmp_path / name)
+    for path in [p for p in tmp_path.rglob("*") if p.is_file()]:
+        os.utime(path, (time.time() + 3600,) * 2)
+    assert exit_code("train", "run.json", "base", "fit", "out") == 0
+    assert tree_digest(tmp_path / "out") == tree_digest(made.root / "trained")
+
+
+# The whole pipeline ------------------------------------------------------------------------------
+
+
+def tiny_project(root: Path) -> Project:
+    """One CSV task, two methods, one seed, on the tiny model."""
+    project = new_project(root)
+    write_model(root / "tiny")
+    base = project.params["base"] | {"source": "tiny", "max_length": 32}
+    project.change(base=base, tasks={"own": project.params["tasks"]["own"]}, seeds=[1])
+    return project
+
+
+def start(project: Project, **extra: str) -> subprocess.Popen[str]:
+    """Start what `make run` starts."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.compare"],
+        cwd=project.root,
+        env=project.environment(**extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    shown: str
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, list[Ended]]:
+    """A project, and how two runs ended that were started in it at once, the refused one last."""
+    project = tiny_project(tmp_path_factory.mktemp("together") / "project")
+    both = [start(project), start(project)]
+    ended = []
+    for running in both:
+        out, errors = running.communicate(timeout=600)
+        ended.append(Ended(running.returncode, out + errors))
+    return project, sorted(ended, key=lambda one: one.code)
+
+
+@pytest.mark.pipeline
+def test_of_two_runs_at_once_one_is_refused(together: tuple[Project, list[Ended]]) -> None:
+    project, (done, refused) = together
+    assert done.code == 0, done.shown
+    assert "16 stages executed" in done.shown
+    said, way_out = parts_of(refused.code, refused.shown)
+    assert said == f"another run is under way in '{project.root}'"
+    assert way_out == "wait for it, or stop it\n"
+    assert project.run()["executed"] == []
+
+
+@pytest.mark.pipeline
+def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
+    together: tuple[Project, list[Ended]], tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", "48m") as disk:
+        project = together[0].copy(disk / "project")
+        project.change(budgets={"few": {"steps": 5}})
+        filler = fill(disk, 600_000)
+        done = project.command(sys.executable, "-m", "pipelines.compare")
+        told = done.stdout + done.stderr
+        assert done.returncode in (1, 2), told
+        assert f"the disk is full: '{project.root}' has " in told
+        assert REPEAT in told
+        assert "Traceback" not in told
+        filler.unlink()
+        assert project.run()["executed"]
+        assert project.run()["executed"] == []
+
+
+@pytest.mark.pipeline
+def test_a_clock_set_back_during_a_run_changes_nothing(
+    together: tuple[Project, list[Ended]], tmp_path: Path
+) -> None:
+    project = tiny_project(tmp_path / "project")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    running = start(project, **under_faketime(clock))
+    with contextlib.ExitStack() as stack:
+        stack.callback(running.kill)
+        while not any(project.root.glob(".tunetrail/logs/train@*")) and running.poll() is None:
+            time.sleep(0.01)
+        clock.write_text("-1h")
+        out, errors = running.communicate(timeout=600)
+    assert running.returncode == 0, out + errors
+    assert locked_outputs(project) == locked_outputs(together[0])
+    assert project.run()["executed"] == [], "at the time of now, which is after all of it"
