@@ -274,10 +274,12 @@ def test_bad_data_is_refused(bad: Data, tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_texts_of_a_megabyte_can_be_waived_and_are_cut(tmp_path: Path) -> None:
-    with in_project(tmp_path, "x.csv", {"waive": {"length": "whole books"}}):
-        rows = [(text + " word" * (200_000 if number < 6 else 1), label)
+    columns = {"text": "text", "label": "label", "group": "shelf"}
+    task = {"waive": {"length": "whole books"}, "columns": columns}
+    with in_project(tmp_path, "x.csv", task):
+        rows = [(text + " word" * (200_000 if number < 6 else 1), f"{label},{max(number, 5)}")
                 for number, (text, label) in enumerate(ROWS)]  # fmt: skip
-        (tmp_path / "data" / "x.csv").write_bytes(lines(rows))
+        (tmp_path / "data" / "x.csv").write_bytes(lines(rows, "text,label,shelf"))
         write_base(tmp_path / "base")
         assert exit_code("ingest", "own", "canonical") == 0
         assert exit_code("validate", "canonical", "validated") == 0
@@ -287,8 +289,8 @@ def test_texts_of_a_megabyte_can_be_waived_and_are_cut(tmp_path: Path) -> None:
         assert exit_code(*tokenise) == 0
         used = peak_memory() - before
     cut = pd.read_parquet(tmp_path / "prepared" / "fit" / "train.parquet")
-    assert cut["input_ids"].map(len).max() == 64
-    assert used < 700e6
+    assert (cut["input_ids"].map(len) == 64).sum() >= 6, "all of them are on one shelf, in train"
+    assert used < 800e6
 
 
 def peak_memory() -> int:
