@@ -15,9 +15,6 @@ VERBOSE = "TUNETRAIL_VERBOSE"
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _OURS = ("tunetrail", "pipelines")
 
-#: Logs every failure with its traceback, for its server; a person is told by the flow.
-_PREFECT = "prefect"
-
 
 class StandardError(logging.Handler):
     """Writes to what standard error is at the time: a live display puts itself in its place."""
@@ -28,11 +25,14 @@ class StandardError(logging.Handler):
 
 
 def _quiet_library(record: logging.LogRecord) -> bool:
-    """Libraries that set a level of their own still keep to that of the root."""
-    library, level = record.name.partition(".")[0], logging.getLogger().level
-    if library == _PREFECT and level > logging.INFO:
-        level = logging.CRITICAL
-    return library in _OURS or record.levelno >= level
+    """Libraries that set a level of their own still keep to that of the root.
+
+    Prefect logs every failure of a stage with a traceback; the flow tells it itself, in words.
+    """
+    level = logging.getLogger().level
+    library = record.name.partition(".")[0]
+    told = library == "prefect" and level > logging.INFO
+    return library in _OURS or record.levelno >= (logging.CRITICAL if told else level)
 
 
 def configure(verbosity: int) -> None:
