@@ -5,13 +5,13 @@ READY := .venv/ready
 PIP := --disable-pip-version-check -qq
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run repro test test-services check lint types imports lock clean help
+.PHONY: run repro test test-services check lint types imports install lock clean help
 
 run: $(READY) ## compare methods as params.yaml says: report, MLflow runs, registered models
 	@$(BIN)/python -m pipelines.compare
 
 repro: $(READY) ## the same without Prefect, one stage after the other
-	@$(BIN)/dvc repro && $(BIN)/tunetrail sync
+	@$(BIN)/tunetrail mend && $(BIN)/dvc repro && $(BIN)/tunetrail sync
 
 test: $(READY) check ## every test: fast ones first, then the pipeline on the real model
 	@$(BIN)/python -m pytest tests -m "not pipeline and not services"
@@ -44,8 +44,16 @@ clean: ## remove results and databases (downloads and the environment stay)
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
 
-# torch comes by plain pip like the rest, so that whatever wheel the machine offers is taken.
+# One make at a time installs, where the system has flock; another waits, and then has nothing to do.
 $(READY): requirements.lock pyproject.toml
+	@mkdir -p .tunetrail; exec 9> .tunetrail/install.lock; \
+	  ! command -v flock > /dev/null || flock -n 9 \
+	  || { echo "Another make is installing .venv: waiting for it."; flock 9; }; \
+	  [ $(READY) -nt requirements.lock ] && [ $(READY) -nt pyproject.toml ] \
+	  || $(MAKE) --no-print-directory install
+
+# torch comes by plain pip like the rest, so that whatever wheel the machine offers is taken.
+install:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: Python 3.11 or later is needed; set PYTHON=/path/to/python3.11"; exit 2; }
 	@echo "Installing the environment into .venv: a few minutes, once."

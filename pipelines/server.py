@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from tunetrail.errors import TuneTrailError
 
-_SECONDS_TO_START = 120
+_SECONDS_TO_START = 600
 _SECONDS_TO_STOP = 5
 
 #: The temporary server. It stops when its standard input ends, which is when this process does.

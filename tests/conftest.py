@@ -137,6 +137,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def small_project(root: Path) -> Project:
+    """One CSV task, two methods, one seed, a few steps: finished by the flow."""
+    project = new_project(root)
+    project.change(tasks={"own": project.params["tasks"]["own"]}, seeds=[1])
+    project.run()
+    return project
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A small finished project. Not to be changed."""
+    return small_project(tmp_path_factory.mktemp("small") / "project")
+
+
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
     """A project in which the flow has run once, and what that did. Not to be changed."""

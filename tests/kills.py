@@ -20,6 +20,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from typing import Any
 
 import yaml
 
-from tests.conftest import BIN, Project, new_project
+from tests.conftest import BIN, ROOT, Project, small_project
 
 STAGES = (
     "base", "ingest", "validate", "prepare", "resolve", "train", "cost", "evaluate", "select",
@@ -46,6 +47,9 @@ _FLOW = (sys.executable, "-m", "pipelines.compare")
 _REPRO = (str(BIN / "dvc"), "repro")
 _SYNC = (str(BIN / "tunetrail"), "sync")
 
+#: ``make repro`` in any project, with the environment of the tests.
+MAKE_REPRO = ("make", "-sf", str(ROOT / "Makefile"), f"BIN={BIN}", "-o", ".venv/ready", "repro")
+
 #: Seconds that a command has to get anywhere on a loaded machine.
 _PATIENCE = 300.0
 
@@ -59,24 +63,18 @@ class Kill:
         way: One of :data:`WAYS`.
         moment: Seconds from the start of the stage to the kill; None if it ended before.
         wrong: What was not as in the undisturbed project afterwards.
+        said: Output of the command that was killed, and of the repeated one.
     """
 
     stage: str
     way: str
     moment: float | None
     wrong: tuple[str, ...]
+    said: str
 
     def __str__(self) -> str:
         moment = "      –" if self.moment is None else f"{self.moment:7.2f}"
         return f"{self.stage:9} {self.way:7} {moment}  {'; '.join(self.wrong) or 'same end state'}"
-
-
-def small_project(root: Path) -> Project:
-    """One CSV task, two methods, one seed, a few steps: finished by the flow."""
-    project = new_project(root)
-    project.change(tasks={"own": project.params["tasks"]["own"]}, seeds=[1])
-    project.run()
-    return project
 
 
 def locked_outputs(project: Project) -> dict[str, Any]:
@@ -140,15 +138,14 @@ def kill_and_repeat(
             )
             wrong += ["traceback"] if "Traceback" in (scratch / "output.txt").read_text() else []
         running.wait()
-    again = [command] if way != "repro" or stage == "sync" else [_REPRO, _SYNC]
-    for repeated in again:
-        done = project.command(*repeated, TMPDIR=str(scratch))
-        if done.returncode != 0:
-            wrong.append(f"repeated: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+    done = project.command(*(MAKE_REPRO if way == "repro" else command), TMPDIR=str(scratch))
+    if done.returncode != 0:
+        wrong.append(f"repeated: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
     if locked_outputs(project) != expected:
         wrong.append("other digests in dvc.lock")
     wrong += _stale(project) + _mlflow_faults(project) + _left_behind(project, scratch)
-    return Kill(stage, way, moment, tuple(wrong))
+    said = (scratch / "output.txt").read_text() + done.stdout + done.stderr
+    return Kill(stage, way, moment, tuple(wrong), said)
 
 
 @contextlib.contextmanager
@@ -332,7 +329,9 @@ def main() -> int:
         print("stage     killed   moment  outcome")
         for outcome in series(project, kills, options.seed, scratch):
             print(outcome, flush=True)
-            failed += bool(outcome.wrong)
+            if outcome.wrong:
+                failed += 1
+                print(textwrap.indent(outcome.said, "    "), file=sys.stderr, flush=True)
     print(f"{len(kills)} kills, {failed} with consequences")
     return 1 if failed else 0
 

@@ -296,6 +296,7 @@ configure(int(sys.argv[1]))
 logging.getLogger("library").setLevel(logging.INFO)
 logging.getLogger("library").info("from a library")
 logging.getLogger("library").warning("a warning of a library")
+logging.getLogger("prefect.flow_runs").error("what the flow tells itself")
 logging.getLogger("tunetrail.x").info("from tunetrail")
 logging.getLogger("tunetrail.x").debug("a detail")
 """
@@ -320,7 +321,16 @@ def test_verbose_logs_to_standard_error(flags: tuple[str, ...], lines: int) -> N
     [
         ("0", ["a warning of a library"]),
         ("1", ["a warning of a library", "from tunetrail"]),
-        ("2", ["from a library", "a warning of a library", "from tunetrail", "a detail"]),
+        (
+            "2",
+            [
+                "from a library",
+                "a warning of a library",
+                "what the flow tells itself",
+                "from tunetrail",
+                "a detail",
+            ],
+        ),
     ],
 )
 def test_libraries_are_quiet_unless_asked_twice(verbosity: str, expected: list[str]) -> None:

@@ -12,24 +12,41 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import BIN, Project
-from tests.kills import processes, small_project
-from tunetrail.dag import Dag, stale_cells
+from tests.kills import MAKE_REPRO, processes, series
+from tunetrail.dag import Dag, mend_lock_file, stale_cells
 from tunetrail.errors import TuneTrailError
 
 pytestmark = pytest.mark.pipeline
 
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A small finished project. Not to be changed."""
-    return small_project(tmp_path_factory.mktemp("finished") / "project")
+#: Stage and way of the kills that are always done; `python -m tests.kills` does the others.
+TEN = [
+    ("base", "flow"),
+    ("ingest", "repro"),
+    ("prepare", "flow"),
+    ("train", "repro"),
+    ("train", "worker"),
+    ("evaluate", "server"),
+    ("select", "flow"),
+    ("export", "flow"),
+    ("register", "flow"),
+    ("sync", "flow"),
+]
 
 
 @pytest.fixture
-def small(finished: Project, tmp_path: Path) -> Project:
-    return finished.copy(tmp_path / "project")
+def small(small_run: Project, tmp_path: Path) -> Project:
+    return small_run.copy(tmp_path / "project")
+
+
+@pytest.mark.timeout(3600)  # minutes, and much more beside other work
+def test_ten_kills_leave_no_trace(small_run: Project, tmp_path: Path) -> None:
+    outcomes = list(series(small_run, TEN, 7, tmp_path))
+    wrong = [f"{outcome}\n{outcome.said}" for outcome in outcomes if outcome.wrong]
+    assert wrong == [], "\n".join(wrong)
+    assert sum(outcome.moment is not None for outcome in outcomes) >= 7, "hardly anything was hit"
 
 
 def test_a_sync_killed_while_it_makes_the_database_can_be_repeated(small: Project) -> None:
@@ -122,16 +139,37 @@ def test_what_dvc_leaves_when_it_is_killed_in_a_write_does_not_stop_the_project(
     assert [name.partition("@")[0] for name in outcome["executed"]] == ["train"]
 
 
-def test_a_cut_lock_file_is_named_and_its_deletion_brings_everything_back(small: Project) -> None:
+@pytest.mark.parametrize("size", [0, 4096])  # this much can be read, by chance
+def test_make_repro_recovers_from_whatever_dvc_left_half_written(small: Project, size: int) -> None:
+    """Both lists of DVC, and a result that no list knows of but the run cache."""
+    lock = small.root / "dvc.lock"
+    content = yaml.safe_load(lock.read_text())
+    del content["stages"]["compare"], content["stages"]["register"]
+    lock.write_text(yaml.safe_dump(content))
+    assert small.command("tunetrail", "mend").stdout == ""
+    lock.write_text(lock.read_text()[:size])
+    held = small.root / ".dvc" / "tmp" / "rwlock"
+    held.write_text('{"write": {"/a/pa')
+    assert small.command("dvc", "repro").returncode != 0
+    done = small.command(*MAKE_REPRO)
+    assert done.returncode == 0, done.stderr
+    assert "dvc.lock was cut off: put back as it last was whole" in done.stdout
+    assert "> tunetrail" not in done.stdout, "a command was executed"
+    assert len((small.root / ".tunetrail" / "dvc.lock.cut").read_bytes()) == size
+    assert small.run()["executed"] == []
+
+
+def test_without_a_whole_lock_file_everything_comes_back_from_the_cache(small: Project) -> None:
     lock = small.root / "dvc.lock"
     whole = lock.read_bytes()
     for size in (0, 100, 4096):
         lock.write_bytes(whole[:size])
         with pytest.raises(TuneTrailError, match=r"dvc.lock in .* cannot be read") as error:
             stale_cells(Dag(small.root))
-        assert "delete dvc.lock" in error.value.fix
-    lock.unlink()
+        assert "`tunetrail mend` puts it back" in error.value.fix
+    assert mend_lock_file(small.root)
     assert small.run()["executed"] == []
+    assert not mend_lock_file(small.root)
 
 
 def test_an_unreachable_prefect_api_is_named_before_anything_runs(small: Project) -> None:
@@ -139,7 +177,7 @@ def test_an_unreachable_prefect_api_is_named_before_anything_runs(small: Project
     url = "http://user:secret@127.0.0.1:9/api"
     done = small.command(sys.executable, "-m", "pipelines.compare", PREFECT_API_URL=url)
     assert done.returncode == 2
-    assert "Prefect's API at 127.0.0.1:9/api does not answer: " in done.stdout
-    assert "unset PREFECT_API_URL to go on without it" in " ".join(done.stdout.split())
+    assert "Prefect's API at 127.0.0.1:9/api does not answer: " in done.stderr
+    assert "unset PREFECT_API_URL to go on without it" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stdout + done.stderr
     assert "secret" not in done.stdout + done.stderr

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import scratch, write_json, write_text
+from tunetrail.files import STATE_DIR, scratch, write_json, write_text
 from tunetrail.machine import require_room
 
 #: Where dvc.yaml finds the code that its stages depend on. In a checkout it is there; in a project
@@ -335,7 +335,7 @@ class Dag:
         except RWLockFileCorruptedError:
             raise TuneTrailError(
                 "DVC's list of who works on what, .dvc/tmp/rwlock, was cut off by a kill",
-                "delete it, or start `make run`, which does",
+                "`tunetrail mend` removes it",
             ) from None
 
 
@@ -370,14 +370,44 @@ def _unreadable(root: Path, error: Exception) -> TuneTrailError:
     if Path(getattr(error, "path", "")).name == "dvc.lock":
         return TuneTrailError(
             f"dvc.lock in '{root}' cannot be read: {text}",
-            "DVC may have been killed while it wrote it: delete dvc.lock (or take it from git) and "
-            "repeat the command; results come back from DVC's cache",
+            "DVC may have been killed while it wrote it: `tunetrail mend` puts it back as it last "
+            "was whole (git may have a later one); results come back from DVC's cache",
         )
     return TuneTrailError(
         f"DVC cannot read the project in '{root}': {text}",
-        "correct params.yaml or dvc.yaml (`dvc status` shows DVC's own message); if dvc.lock is "
-        "damaged, delete it: results come back from DVC's cache",
+        "correct params.yaml or dvc.yaml (`dvc status` shows DVC's own message)",
     )
+
+
+def mend_lock_file(root: Path) -> bool:
+    """Put ``dvc.lock`` back as the last call found it, where a killed DVC has cut it off.
+
+    DVC empties the file before it writes it. What was executed since is in the run cache.
+
+    Returns:
+        Whether it was cut off, or else unreadable; it is then kept as ``.tunetrail/dvc.lock.cut``.
+    """
+    from dvc.dvcfile import Lockfile
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    lock, whole = root / "dvc.lock", root / STATE_DIR / "dvc.lock"
+    allow_missing_git(root)
+    repo = Repo(str(root), _wait_for_lock=True)
+    with repo.lock:  # nobody is writing it
+        if not lock.exists():
+            return False
+        text = lock.read_text(encoding="utf-8")
+        # What is left can be readable by chance, but hardly ends with a line.
+        with suppress(DvcException):
+            if Lockfile(repo, str(lock)).load() and text.endswith("\n"):
+                write_text(whole, text)
+                return False
+        whole.parent.mkdir(exist_ok=True)
+        os.replace(lock, whole.with_name("dvc.lock.cut"))
+        if whole.exists():
+            write_text(lock, whole.read_text(encoding="utf-8"))
+        return True
 
 
 def _forget_killed(file: Path) -> None:

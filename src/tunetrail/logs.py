@@ -25,9 +25,14 @@ class StandardError(logging.Handler):
 
 
 def _quiet_library(record: logging.LogRecord) -> bool:
-    """Libraries that set a level of their own still keep to that of the root."""
-    ours = record.name.partition(".")[0] in _OURS
-    return ours or record.levelno >= logging.getLogger().level
+    """Libraries that set a level of their own still keep to that of the root.
+
+    Prefect logs every failure of a stage with a traceback; the flow tells it itself, in words.
+    """
+    level = logging.getLogger().level
+    library = record.name.partition(".")[0]
+    told = library == "prefect" and level > logging.INFO
+    return library in _OURS or record.levelno >= (logging.CRITICAL if told else level)
 
 
 def configure(verbosity: int) -> None:

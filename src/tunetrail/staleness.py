@@ -102,7 +102,7 @@ def _frozen(plan: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     for path in plan.rglob("*.json"):
         content = read_json(path)
         spec = dict(_leaves(content.get("spec", content)))
-        runs[path.relative_to(plan).as_posix()] = (str(content.get("label", "")), spec)
+        runs[path.relative_to(plan).as_posix()] = (str(content.get("method", "")), spec)
     return runs
 
 

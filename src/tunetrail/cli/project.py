@@ -298,6 +298,24 @@ def sync(
 
 
 @app.command()
+def mend() -> None:
+    """Clear away what DVC left half written when it was killed, and cannot read any more.
+
+    `make repro` begins with it. Results and what is recorded of them stay; where dvc.lock itself
+    was cut off, it is put back as the last `tunetrail mend` found it.
+    """
+    from tunetrail.dag import Dag, mend_lock_file, project_root
+
+    root = project_root(Path.cwd())
+    if mend_lock_file(root):
+        typer.echo(
+            "dvc.lock was cut off: put back as it last was whole; what is missing in it comes back "
+            "from DVC's cache (what was there is now .tunetrail/dvc.lock.cut)"
+        )
+    Dag(root)  # does the rest whenever it is opened
+
+
+@app.command()
 def verify(
     discard: Annotated[bool, typer.Option("--discard", help="Remove what is damaged.")] = False,
     as_json: JsonOption = False,

@@ -16,6 +16,9 @@ from tunetrail.sources import read_source
 from tunetrail.tables import READERS, read_table
 from tunetrail.task import TaskSpec, label_card
 
+#: How programs write that there is no label.
+_MISSING = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+
 _SPLITS = ("train", "validation", "test")
 
 
@@ -284,7 +287,7 @@ def _label_hint(frame: pd.DataFrame, bad: pd.Series, task: TaskSpec) -> str:
         if name != task.columns.label and column.isin(task.labels).all():
             swapped = " 'columns.text' and" if name == task.columns.text else ""
             return f"'{name}' holds the labels: correct{swapped} 'columns.label'; "
-    if not value.strip():
+    if value.strip().casefold() in _MISSING:
         return "give these rows a label, or remove them; "
     if value == task.columns.label:
         return "this row repeats the header: remove it; "

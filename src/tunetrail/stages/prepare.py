@@ -15,6 +15,10 @@ from tunetrail.modeling.base import read_base
 from tunetrail.splits import SETS, assign_sets, position
 from tunetrail.task import TaskSpec, label_card, read_task
 
+#: Characters that are tokenised at once, about: until then tokenizers keep what they cut off, in up
+#: to 200 bytes a character.
+_BATCH_CHARACTERS = 2_000_000
+
 
 def prepare(canonical: Path, validated: Path, base: Path, max_length: int, out: Path) -> None:
     """Write ``out/fit`` (train.parquet, selection.parquet) and ``out/test`` (test.parquet).
@@ -103,7 +107,12 @@ def _tokenise(rows: pd.DataFrame, model: Path, max_length: int) -> pd.DataFrame:
     columns = rows[["id", "label", "text", "text_pair"]].reset_index(drop=True)
     plain = "float64" if rows["label"].dtype == "Float64" else "int64"  # without room for missing
     source = datasets.Dataset.from_pandas(columns.astype({"label": plain}))
-    encoded = source.map(encode, batched=True, remove_columns=["text", "text_pair"])
+    texts = ["text", "text_pair"] if paired else ["text"]
+    longest = max(1, *(int(rows[name].map(len, na_action="ignore").max()) for name in texts))
+    size = max(1, min(1000, _BATCH_CHARACTERS // longest))
+    encoded = source.map(
+        encode, batched=True, batch_size=size, remove_columns=["text", "text_pair"]
+    )
     frame: pd.DataFrame = encoded.to_pandas()
     return frame
 

@@ -51,8 +51,11 @@ def train(run: Path, base: Path, data: Path, out: Path, progress: Progress = sil
     numerics.apply(spec.numerics)
     rows = training_rows(spec, data)
     model, method = build_run_model(spec, weights)
-    # The adapter, and a checkpoint: the same, the best of it, and two moments of the optimiser.
-    require_room(out, 5 * sum(p.nbytes for p in model.trained().values()), "this training")
+    # A checkpoint holds what trains, two moments of the optimiser and, with patience, the best
+    # weights; it goes when the next one is there. A megabyte for what describes them.
+    copies = 2 * (3 if spec.budget.patience is None else 4)
+    trained = sum(p.nbytes for p in model.trained().values())
+    require_room(out, copies * trained + 1_000_000, "this training")
     selection = read_rows(data / "selection.parquet")
     history = fit(model, spec, method.learning_rate, rows, selection, progress, method)
     method.fold(model)

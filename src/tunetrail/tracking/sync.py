@@ -31,6 +31,8 @@ RUN_TAG = "tunetrail.run"
 CONTENT_TAG = "tunetrail.content"
 ONNX_TAG = "tunetrail.onnx_sha256"
 
+_DATABASE_SERVERS = ("postgresql", "mysql", "mssql")
+
 _SERVED_MODEL = Path(__file__).with_name("served_model.py")
 
 
@@ -92,20 +94,24 @@ def _connect(project: str) -> tuple[Any, str]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
 
     uri = tracking_uri()
     local = "MLFLOW_TRACKING_URI" not in os.environ
     if local:
         _create_database(Path(uri.removeprefix("sqlite:///")))
     mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient(uri)
     try:
+        if uri.startswith(_DATABASE_SERVERS):
+            create_engine(uri).connect().close()  # MLflow itself would try for two minutes
+        client = mlflow.MlflowClient(uri)
         experiment = client.get_experiment_by_name(project)
         if experiment is not None:
             return client, str(experiment.experiment_id)
         artifacts = (STATE_DIR / "mlflow" / "artifacts").absolute().as_uri() if local else None
         return client, str(client.create_experiment(project, artifact_location=artifacts))
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError, ImportError) as error:
         raise TuneTrailError(
             f"MLflow at {uri.rpartition('@')[2]} cannot be used: {str(error).splitlines()[0]}",
             "start the server or correct MLFLOW_TRACKING_URI, then run `tunetrail sync`; "
