@@ -35,7 +35,8 @@ REFUSED: dict[tuple[str, str], str] = {
     **{(m, f): "takes no prefix"
        for f in ("mpnet", "deberta-v2") for m in ("prefix_tuning", "unipelt", "unipelt_prompt")},
     **{("lorta", f): "one tensor needs 32 of both" for f in ("llama", "qwen2", "qwen3")},
-    **{("bitfit", f): "has no biases to train" for f in ("llama",)},
+    **{(m, f): "has no biases to train"
+       for f in ("llama", "modernbert") for m in ("bitfit", "union")},
     **{("hiwi", f): "target is biases" for f in ("llama", "modernbert", "qwen2", "qwen3")},
 }  # fmt: skip
 
