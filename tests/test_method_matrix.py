@@ -36,7 +36,7 @@ REFUSED: dict[tuple[str, str], str] = {
        for f in ("mpnet", "deberta-v2") for m in ("prefix_tuning", "unipelt", "unipelt_prompt")},
     **{("lorta", f): "one tensor needs 32 of both" for f in ("llama", "qwen2", "qwen3")},
     **{(m, f): "has no biases to train"
-       for f in ("llama", "modernbert") for m in ("bitfit", "union")},
+       for f in ("llama", "modernbert", "qwen3") for m in ("bitfit", "union")},
     **{("hiwi", f): "target is biases" for f in ("llama", "modernbert", "qwen2", "qwen3")},
 }  # fmt: skip
 
