@@ -146,7 +146,7 @@ def test_table_lists_every_name(command: str, capsys: pytest.CaptureFixture[str]
     [
         (("methods", "lra"), "unknown method 'lra'", "did you mean 'lora'?"),
         (("tasks", "amazn"), "unknown task 'amazn'", "did you mean 'amazon'?"),
-        (("methds",), "No such command 'methds'", "Did you mean 'methods'?"),
+        (("methds",), "No such command 'methds'", "Did you mean 'methods', 'mend'?"),
         (("methods", "--jsn"), "No such option: --jsn", "--json"),
     ],
 )
@@ -250,8 +250,8 @@ def completed(line: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("tunetrail me", ["methods"]),
-        ("tunetrail methods l", ["lora"]),
+        ("tunetrail me", ["methods", "mend"]),
+        ("tunetrail methods l", ["lora", "lorta"]),
         ("tunetrail methods ", methods.names()),
         ("tunetrail tasks a", ["amazon"]),
         ("tunetrail ingest ", ["tickets", "movie"]),

@@ -151,7 +151,7 @@ REFUSED = [
     ("budgets/full/shots", 0, "'budgets.full.shots' is 0: input should be greater than or equal"),
     ("budgets/full/patience", 0, "'budgets.full.patience' is 0: input should be greater than or"),
     ("base/max_length", 3, "'base.max_length' is 3: input should be greater than or equal to 4"),
-    ("base/pooling", "max", "'base.pooling' is 'max': input should be 'mean' or 'cls'"),
+    ("base/pooling", "max", "'base.pooling' is 'max': input should be 'mean', 'cls' or 'last'"),
     (
         "numerics/precision",
         "fp16",

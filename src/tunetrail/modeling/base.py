@@ -88,7 +88,18 @@ def _configuration(base: Path) -> Any:
         )
     if "quantization_config" in config:
         raise _quantised(f"config.json in {base} has a 'quantization_config'")
-    return AutoConfig.from_pretrained(base, local_files_only=True)
+    try:
+        return AutoConfig.from_pretrained(base, local_files_only=True)
+    except Exception as error:  # transformers and what it calls have errors of many classes
+        raise unloadable(base, error) from error
+
+
+def unloadable(base: Path, error: Exception) -> TuneTrailError:
+    """The error for a model that transformers refuses, in its words."""
+    return TuneTrailError(
+        f"base model: {base} cannot be loaded: {' '.join(str(error).split())[:300]}",
+        "use a model folder as transformers' save_pretrained writes it",
+    )
 
 
 def _silent(base: Path, key: str) -> TuneTrailError:

@@ -10,7 +10,7 @@ from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, scratch, tree_digest, write_json
 from tunetrail.layout import CARD
 from tunetrail.machine import from_machine, require_room
-from tunetrail.modeling.base import check_base, same_tokens
+from tunetrail.modeling.base import check_base, same_tokens, unloadable
 from tunetrail.modeling.classifier import Classifier, build_classifier
 from tunetrail.modeling.sites import usable_positions
 from tunetrail.sources import read_source
@@ -67,10 +67,7 @@ def _load_once(folder: Path) -> Classifier:
     except TuneTrailError:
         raise
     except Exception as error:  # transformers and what it calls have errors of many classes
-        raise from_machine(error) or TuneTrailError(
-            f"base model: {folder} cannot be loaded: {' '.join(str(error).split())[:300]}",
-            "use a model folder as transformers' save_pretrained writes it",
-        ) from error
+        raise from_machine(error) or unloadable(folder, error) from error
     for name, weight in model.trunk.named_parameters():
         if not weight.isfinite().all():
             raise TuneTrailError(
