@@ -98,7 +98,7 @@ def _locks(root: Path) -> Iterator[Finding]:
     if gone:
         yield warning(
             f"DVC's lock file .dvc/tmp/rwlock names processes that are gone: {', '.join(gone)}",
-            "DVC clears it itself with its next command; else remove that file",
+            "`tunetrail mend` clears it",
         )
 
 
