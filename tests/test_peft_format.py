@@ -13,11 +13,16 @@ import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from tests.tiny import HIDDEN, make_rows, move, write_family
+from tests.tiny import HIDDEN, make_rows, make_spec, move, run_model, write_base, write_family
 from tunetrail import methods
+from tunetrail.cli import main
 from tunetrail.errors import TuneTrailError
+from tunetrail.files import tree_digest
+from tunetrail.layout import RUN
+from tunetrail.modeling.adapter import save_adapter
 from tunetrail.modeling.classifier import Classifier, build_classifier
 from tunetrail.modeling.peft_format import CONFIG, WEIGHTS, read_peft, write_ia3, write_lora
+from tunetrail.run import PlannedRun, write_run
 
 ROWS = make_rows(6, seed=5)
 FAMILIES = ["bert", "roberta", "distilbert", "electra", "albert", "deberta-v2", "mpnet", "llama"]
@@ -63,6 +68,38 @@ def hidden(model: nn.Module, reference: nn.Module) -> torch.Tensor:
     with torch.inference_mode():
         out: torch.Tensor = model.double().eval()(**inputs).last_hidden_state
     return out[batch["attention_mask"].bool()]
+
+
+def selected(method: str, folder: Path) -> tuple[Path, Classifier]:
+    """A run as the select stage leaves it, its base model in ``folder/base``, and its model."""
+    base = write_base(folder / "base")
+    digest = {"digest": tree_digest(base / "model")}
+    spec = make_spec(method, base=make_spec().base.model_dump() | digest)
+    model = run_model(spec, base)
+    move(model, scale=0.3)
+    (folder / "run" / "adapter").mkdir(parents=True)
+    save_adapter(model, folder / "run" / "adapter", run=spec.digest, base=spec.base.digest)
+    write_run(folder / "run" / RUN, PlannedRun(method, "full", spec))
+    return folder / "run", model
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3"])
+def test_the_command_writes_what_peft_loads(method: str, tmp_path: Path) -> None:
+    run, model = selected(method, tmp_path)
+    assert main(("to-peft", str(run), str(tmp_path / "base"), str(tmp_path / "out"))) == 0
+    plain = theirs(tmp_path / "base" / "model")
+    adapted = PeftModel.from_pretrained(theirs(tmp_path / "base" / "model"), tmp_path / "out")
+    same(hidden(adapted, plain), hidden(model.trunk, plain), tmp_path / "base" / "model")
+
+
+def test_other_methods_have_no_form_in_peft(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = selected("bitfit", tmp_path)
+    assert main(("to-peft", str(run), str(tmp_path / "base"), str(tmp_path / "out"))) == 2
+    shown = capsys.readouterr().err
+    assert f"{run} is a run of 'bitfit', which has no form in peft's format here" in shown
+    assert "fix: choose a run of ia3 or lora" in shown
 
 
 @pytest.mark.parametrize("folders", FAMILIES, indirect=True)

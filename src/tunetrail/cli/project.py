@@ -298,6 +298,20 @@ def sync(
 
 
 @app.command()
+def to_peft(selected: Path, base_model: Path, out: Path) -> None:
+    """Write a trained LoRA or (IA)³ for peft: `PeftModel.from_pretrained(model, OUT)` loads it.
+
+    The head is left out: peft's format has no place for it.
+
+    Example: tunetrail to-peft runs/select/movie/lora models/base lora-for-peft
+    """
+    from tunetrail.stages.to_peft import to_peft as write
+
+    write(selected, base_model, out)
+    typer.echo(f"PeftModel.from_pretrained(model, '{out}') loads it.")
+
+
+@app.command()
 def mend() -> None:
     """Clear away what DVC left half written when it was killed, and cannot read any more.
 

@@ -5,7 +5,7 @@ The format has no place for a classification head: what is written and read is t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,15 @@ def write_ia3(model: Classifier, folder: Path, *, base: str = "") -> None:
         tensors[name] = tensors[name][None] if path in inputs else tensors[name][:, None]
     config = {"peft_type": "IA3", "target_modules": paths, "feedforward_modules": inputs}
     _write(folder, config, tensors, base)
+
+
+#: Method → what writes a model that was trained with it and these options.
+WRITERS: dict[str, Callable[[Classifier, Path, Mapping[str, Any]], None]] = {
+    "lora": lambda model, folder, options: write_lora(
+        model, folder, alpha=options["alpha"], dropout=options["dropout"]
+    ),
+    "ia3": lambda model, folder, _: write_ia3(model, folder),
+}
 
 
 def _trained(model: Classifier) -> dict[str, torch.Tensor]:
