@@ -13,9 +13,9 @@ import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
+from tests.refusals import exit_code
 from tests.tiny import HIDDEN, make_rows, make_spec, move, run_model, write_base, write_family
 from tunetrail import methods
-from tunetrail.cli import main
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import tree_digest
 from tunetrail.layout import RUN
@@ -86,7 +86,7 @@ def selected(method: str, folder: Path) -> tuple[Path, Classifier]:
 @pytest.mark.parametrize("method", ["lora", "ia3"])
 def test_the_command_writes_what_peft_loads(method: str, tmp_path: Path) -> None:
     run, model = selected(method, tmp_path)
-    assert main(("to-peft", str(run), str(tmp_path / "base"), str(tmp_path / "out"))) == 0
+    assert exit_code("to-peft", str(run), str(tmp_path / "base"), str(tmp_path / "out")) == 0
     plain = theirs(tmp_path / "base" / "model")
     adapted = PeftModel.from_pretrained(theirs(tmp_path / "base" / "model"), tmp_path / "out")
     same(hidden(adapted, plain), hidden(model.trunk, plain), tmp_path / "base" / "model")
@@ -96,7 +96,7 @@ def test_other_methods_have_no_form_in_peft(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, _ = selected("bitfit", tmp_path)
-    assert main(("to-peft", str(run), str(tmp_path / "base"), str(tmp_path / "out"))) == 2
+    assert exit_code("to-peft", str(run), str(tmp_path / "base"), str(tmp_path / "out")) == 2
     shown = capsys.readouterr().err
     assert f"{run} is a run of 'bitfit', which has no form in peft's format here" in shown
     assert "fix: choose a run of ia3 or lora" in shown
