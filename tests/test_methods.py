@@ -37,6 +37,7 @@ from tunetrail.modeling.adapter import CARD, WEIGHTS, load_adapter, save_adapter
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.run import RunSpec
 from tunetrail.stages import export
+from tunetrail.training import numerics
 from tunetrail.training.loop import fit
 
 NAMES = methods.names()
@@ -319,6 +320,7 @@ def test_an_adapter_of_another_method_is_refused(base: Path, tmp_path: Path) -> 
 def in_a_fresh_process(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """Method → largest logit difference of its saved adapter in a process that only loads it."""
     folder = tmp_path_factory.mktemp("saved")
+    numerics.apply(make_spec().numerics)
     for name in NAMES:
         spec = make_spec(name)
         model = moved_model(spec, base)
@@ -348,10 +350,12 @@ from tests.test_methods import OWNER
 from tunetrail import methods
 from tunetrail.modeling.adapter import load_adapter
 from tunetrail.run import RunSpec
+from tunetrail.training import numerics
 
 base, folder, rows, found = Path(sys.argv[1]), Path(sys.argv[2]), make_rows(12, seed=3), {}
 for saved in folder.iterdir():
     spec = RunSpec.model_validate_json((saved / "spec.json").read_text())
+    numerics.apply(spec.numerics)
     model = run_model(spec, base)
     methods.resolve(spec.method.name, spec.method.options, "test").fold(model)
     load_adapter(model, saved, **OWNER)
