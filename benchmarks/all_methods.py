@@ -18,9 +18,6 @@ from typing import Any
 from benchmarks.tasks import GLUE, run_flow
 from tunetrail import methods
 
-#: More than one configuration of a method is worth a row: label → the method and its options.
-_VARIANTS: dict[str, dict[str, Any]] = {}
-
 _PLOTS = ("score", "parameters", "time")
 
 
@@ -114,7 +111,7 @@ def main() -> None:
             task: GLUE[task] | limits | {"source": str((options.data / task).absolute())}
             for task in options.tasks
         },
-        "methods": {name: {} for name in methods.names()} | _VARIANTS,
+        "methods": {name: {} for name in methods.names()},
         "seeds": options.seeds,
         "budgets": {"full": {"epochs": options.epochs}},
     }
@@ -130,7 +127,7 @@ def main() -> None:
             Path(f"{start}.json").write_text(json.dumps(task, indent=2) + "\n")
             Path(f"{start}.md").write_text(_table(task) + "\n")
             for plot in _PLOTS:
-                shutil.copyfile(comparison / "plots" / f"{name}-{plot}.svg", f"{start}-{plot}.svg")
+                shutil.copyfile(comparison / "plots" / name / f"{plot}.svg", f"{start}-{plot}.svg")
 
 
 if __name__ == "__main__":
