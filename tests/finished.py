@@ -94,6 +94,7 @@ def _method(task: str, label: str) -> Json:
                     "accuracy": mean + 0.011 * (seed - 2),
                     "f1_macro": mean - 0.1 - 0.01 * seed,
                 },
+                "observed": {},
             }
             for seed in SEEDS
         ]

@@ -56,7 +56,7 @@ def observed_table(task: Json) -> str:
     }
     places: dict[tuple[str, str], dict[str, float]] = {}
     for label, run in chosen.items():
-        for name, value in run.get("observed", {}).items():
+        for name, value in run["observed"].items():
             layer, _, what = name.partition(" ") if name[0].isdigit() else ("", "", name)
             places.setdefault((label, what), {})[layer] = value
     layers = sorted({int(k) for found in places.values() for k in found if k})
