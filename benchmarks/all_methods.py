@@ -17,12 +17,16 @@ from typing import Any
 
 from benchmarks.tasks import GLUE, run_flow
 from tunetrail import methods
+from tunetrail.layout import HISTORY
 
 _PLOTS = ("score", "parameters", "time")
 
 
 def _measured(comparison: Any, runs: Path) -> dict[str, Any]:
-    """Task → label → what there is to know of a method, times relative to full fine-tuning."""
+    """Task → label → what there is to know of a method, times relative to full fine-tuning.
+
+    ``selection`` has steps and scores after each epoch, by seed.
+    """
     found: dict[str, Any] = {}
     for task, content in comparison["tasks"].items():
         costs, certificates = (
@@ -32,7 +36,7 @@ def _measured(comparison: Any, runs: Path) -> dict[str, Any]:
                 ("export", [(label, f"{label}/certificate.json") for label in content["methods"]]),
             )
         )
-        full, seconds = costs["full"], "train_seconds"
+        full, seconds, trained = costs["full"], "train_seconds", runs / "train" / task
         latency = certificates["full"]["latency"]["onnx_p50_ms"]
         found[task] = {
             "title": content["title"],
@@ -46,6 +50,14 @@ def _measured(comparison: Any, runs: Path) -> dict[str, Any]:
                     "options": method["options"],
                     "scores": {m: method["summary"][m] for m in content["metrics"]},
                     "seeds": {str(r["seed"]): r["test"] for r in method["runs"]},
+                    "selection": {
+                        str(r["seed"]): json.loads(
+                            (
+                                trained / label / content["main_budget"] / str(r["seed"]) / HISTORY
+                            ).read_text()
+                        )["selection"]
+                        for r in method["runs"]
+                    },
                     "trainable_parameters": costs[label]["trainable_parameters"],
                     "artifact_bytes": costs[label]["artifact_bytes"],
                     "train_time_ratio": costs[label][seconds] / full[seconds],
