@@ -17,9 +17,9 @@ test: $(READY) check ## every test: fast ones first, then the pipeline on the re
 	@$(BIN)/python -m pytest tests -m "not pipeline and not services"
 	@$(BIN)/python -m pytest tests -m "pipeline and not services"
 
-test-services: $(READY) ## tests against Chromium, PostgreSQL and sshd; installs them from Debian's packages
+test-services: $(READY) ## tests with Chromium, PostgreSQL, sshd, faketime; installs them from Debian's packages
 	@tests/services/install.sh
-	@$(BIN)/python -m pytest tests/services -m services
+	@$(BIN)/python -m pytest tests -m services
 
 check: lint types imports ## formatting, lint, types, layers
 

@@ -376,8 +376,7 @@ def under_faketime(clock: Path) -> dict[str, str]:
     Only the time of day: what counts since the start of the machine goes on, as it does when
     somebody sets a clock.
     """
-    if shutil.which("faketime") is None:
-        pytest.skip("faketime, which sets a clock for one program, is not installed")
+    assert shutil.which("faketime"), "run tests/services/install.sh"
     asked = subprocess.run(
         ["faketime", "-f", "+0", "sh", "-c", "echo $LD_PRELOAD"],
         capture_output=True,
@@ -392,6 +391,7 @@ def under_faketime(clock: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.services  # faketime sets the clock of one program
 def test_a_clock_set_back_during_a_training_changes_nothing(made: Made, tmp_path: Path) -> None:
     clock = tmp_path / "clock"
     clock.write_text("+0")

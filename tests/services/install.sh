@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Install what the service tests start themselves: Chromium, PostgreSQL and an SSH server.
+# Install what the service tests start themselves: Chromium, PostgreSQL, an SSH server, and
+# faketime, which sets the clock of one program.
 set -euo pipefail
 need=()
 command -v chromium >/dev/null || need+=(chromium)
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need+=(postgresql)
 [ -x /usr/sbin/sshd ] || need+=(openssh-server)
 command -v ssh >/dev/null || need+=(openssh-client)
+command -v faketime >/dev/null || need+=(faketime)
 [ ${#need[@]} -eq 0 ] && exit 0
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
