@@ -126,6 +126,24 @@ def test_a_stage_ends_with_the_dvc_that_started_it(small: Project) -> None:
     assert left == [], "the training goes on without dvc"
 
 
+@pytest.mark.parametrize(
+    ("owners", "code"),
+    [({}, 0), ({"ours": os.getpid()}, 0), ({"gone": 2**22 - 7}, -signal.SIGKILL)],
+    ids=["none", "this", "another"],
+)
+def test_a_stage_that_starts_after_its_dvc_was_killed_ends_at_once(
+    tmp_path: Path, owners: dict[str, int], code: int
+) -> None:
+    # Orphans may come to a process of the same session, as they do in a container: only DVC's own
+    # notes tell that the parent is not the one that started the stage.
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    writers = {path: {"pid": pid, "cmd": "dvc repro"} for path, pid in owners.items()}
+    (tmp_path / ".dvc" / "tmp" / "rwlock").write_text(json.dumps({"write": writers, "read": {}}))
+    stage = {"DVC_STAGE": "train@x", "DVC_ROOT": str(tmp_path)}
+    started = subprocess.run([BIN / "tunetrail", "--version"], env=os.environ | stage)
+    assert started.returncode == code
+
+
 def test_what_dvc_leaves_when_it_is_killed_in_a_write_does_not_stop_the_project(
     small: Project,
 ) -> None:

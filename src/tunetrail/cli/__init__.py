@@ -65,7 +65,7 @@ def _end_with_parent() -> None:
     it.
     """
     parent = os.getppid()
-    if os.getsid(parent) != os.getsid(0):  # it is gone already, and this is whoever adopts orphans
+    if not _started_by_living_dvc(parent):  # the parent is whoever adopts orphans
         os.kill(os.getpid(), signal.SIGKILL)
 
     def watch() -> None:
@@ -74,3 +74,25 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _started_by_living_dvc(parent: int) -> bool:
+    """Whether the DVC that wrote itself down as this stage's writer is an ancestor of this process.
+
+    A shell may stand between the two. Where DVC's notes cannot be read nothing is concluded.
+    """
+    import json
+    from pathlib import Path
+
+    import psutil  # DVC itself needs it
+
+    try:
+        notes = json.loads(Path(os.environ["DVC_ROOT"], ".dvc", "tmp", "rwlock").read_text())
+        owners = {writer["pid"] for writer in notes["write"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return True
+    try:
+        line = {parent, *(process.pid for process in psutil.Process(parent).parents())}
+    except psutil.NoSuchProcess:
+        return False
+    return not owners or bool(line & owners)

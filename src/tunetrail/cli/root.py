@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tunetrail import logs
+from tunetrail import __version__, logs
 
 PARAMS = Path("params.yaml")
 
@@ -21,6 +21,12 @@ app = typer.Typer(
 
 ParamsOption = Annotated[Path, typer.Option("--params", help="The parameters.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tunetrail {__version__}")
+        raise typer.Exit
 
 
 @app.callback(
@@ -54,6 +60,10 @@ Examples:
 )
 def start(
     context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print it and leave."),
+    ] = False,
     verbose: Annotated[
         int,
         typer.Option(
