@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v pyth
 BIN := .venv/bin
 READY := .venv/ready
 PIP := --disable-pip-version-check -qq
+# Tests wait for processes and disks a lot: two at a time, whatever the machine.
+BESIDE := -n 2 --dist worksteal
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: run repro test test-services check lint types imports install lock clean help
@@ -14,8 +16,8 @@ repro: $(READY) ## the same without Prefect, one stage after the other
 	@$(BIN)/tunetrail mend && $(BIN)/dvc repro && $(BIN)/tunetrail sync
 
 test: $(READY) check ## every test: fast ones first, then the pipeline on the real model
-	@$(BIN)/python -m pytest tests -m "not pipeline and not services"
-	@$(BIN)/python -m pytest tests -m "pipeline and not services"
+	@$(BIN)/python -m pytest tests -m "not pipeline and not services" $(BESIDE)
+	@$(BIN)/python -m pytest tests -m "pipeline and not services" $(BESIDE)
 
 test-services: $(READY) ## tests with Chromium, PostgreSQL, sshd, faketime; installs them from Debian's packages
 	@tests/services/install.sh

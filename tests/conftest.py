@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,27 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[s
 def project(first_run: tuple[Project, dict[str, Any]], tmp_path: Path) -> Project:
     """A copy of the finished project, free to be changed."""
     return first_run[0].copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT as the base stage leaves one."""
+    from tests.tiny import write_base
+
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths lead to a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def fresh_accelerate() -> Iterator[None]:
+    """Accelerate remembers the first precision of a process."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -9,18 +9,13 @@ import pytest
 import torch
 
 from tests.authors import attached, attached_to_family, close, golden, put, tensor
-from tests.tiny import HIDDEN, logits_of, make_rows, make_spec, move, run_model, write_base
+from tests.tiny import HIDDEN, logits_of, make_rows, make_spec, move, run_model
 from tunetrail import methods
 from tunetrail.errors import TuneTrailError
 from tunetrail.modeling.classifier import Classifier
 
 GOLDEN = golden("arc")
 ROWS = make_rows(6, seed=2)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
 
 
 def golden_model() -> Classifier:

@@ -11,7 +11,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from tests.authors import attached_to_family
-from tests.tiny import make_rows, make_spec, run_model, write_base
+from tests.tiny import make_rows, make_spec, run_model
 from tunetrail import methods
 from tunetrail.errors import TuneTrailError
 from tunetrail.modeling.classifier import Classifier
@@ -20,15 +20,7 @@ from tunetrail.training.loop import fit
 GOLDEN = Path(__file__).parent / "golden"
 SUBSET = {"biases": "query_and_ffn"}
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
 
 @pytest.mark.parametrize("biases", ["all", "query_and_ffn"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny import CLASSES, fresh_accelerate, make_rows, make_spec, run_model, write_base
+from tests.tiny import CLASSES, make_rows, make_spec, run_model
 from tests.tiny import write_rows as write
 from tunetrail.errors import TuneTrailError
 from tunetrail.run import RunSpec
@@ -19,21 +19,10 @@ from tunetrail.stages.train import training_rows
 from tunetrail.training.loop import fit
 from tunetrail.training.rows import Rows
 
-fresh = pytest.fixture(autouse=True)(fresh_accelerate)
-
+pytestmark = pytest.mark.usefixtures("in_empty_folder", "fresh_accelerate")
 ROWS = make_rows(60)
 SELECTION = make_rows(30, seed=1)
 METHODS = ("head", "lora")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def drawn(folder: Path, method: str = "head", seed: int = 1, **budget: Any) -> list[str]:

@@ -35,11 +35,6 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
 def golden(name: str) -> Any:
     return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -174,3 +169,20 @@ def test_prompts_that_leave_no_room_for_the_text_are_refused(name: str) -> None:
     method = methods.resolve(name, {"length": 17}, "test")
     with pytest.raises(TuneTrailError, match=f"{name}: length is 17, and with base.max_length 64"):
         method.check({"max_positions": 80}, 64)
+
+
+# -- prompts that start as tokens -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "option"), [("prompt_tuning", ""), ("unipelt_prompt", "prompt_")])
+def test_a_prompt_can_start_as_tokens_of_the_vocabulary(name: str, option: str, base: Path) -> None:
+    options = {f"{option}init": "vocabulary", f"{option}length": 5}
+    drawn = []
+    for seed in (1, 1, 2):
+        model = run_model(make_spec(name, options, seed=seed), base)
+        vectors, tokens = model.prompt.vectors, model.module_of_tokens().weight
+        same = (vectors[:, None] == tokens[None]).all(dim=-1)
+        assert same.any(dim=1).all()
+        drawn.append(same.float().argmax(dim=1).tolist())
+        assert not tokens.requires_grad
+    assert drawn[0] == drawn[1] != drawn[2]

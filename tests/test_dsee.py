@@ -14,20 +14,18 @@ from tests.authors import attached, attached_to_family, close, golden, put, tens
 from tests.tiny import (
     HIDDEN,
     bare_model,
-    fresh_accelerate,
     logits_of,
     make_rows,
     make_spec,
     move,
     run_model,
-    write_base,
 )
 from tunetrail import methods
 from tunetrail.errors import TuneTrailError
 from tunetrail.methods import Method
 from tunetrail.modeling.adapter import load_adapter, save_adapter
 from tunetrail.modeling.classifier import Classifier
-from tunetrail.modeling.sparsity import SparseUpdate, outstanding, zero_smallest
+from tunetrail.modeling.sparse import SparseUpdate, outstanding, zero_smallest
 from tunetrail.run import RunSpec
 from tunetrail.training.loop import fit
 
@@ -36,17 +34,7 @@ ROWS = make_rows(6, seed=2)
 OWNER = {"run": "r" * 64, "base": "b" * 64}
 PROJECTIONS = ("query", "key", "value", "attention_dense", "ffn_in", "ffn_out")
 
-fresh = pytest.fixture(autouse=True)(fresh_accelerate)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_empty_folder", "fresh_accelerate")
 
 
 def method_of(spec: RunSpec) -> Method:
@@ -57,7 +45,7 @@ def method_of(spec: RunSpec) -> Method:
 
 
 def test_attention_and_gradients_are_those_of_the_authors() -> None:
-    """The places are given: their decomposition cannot be repeated (see modeling/sparsity.py)."""
+    """The places are given: their decomposition cannot be repeated (see modeling/sparse.py)."""
     model = attached(
         "dsee",
         {"rank": 2, "alpha": GOLDEN["alpha"], "entries": 5},

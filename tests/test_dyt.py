@@ -12,13 +12,11 @@ import torch
 from torch import nn
 
 from tests.tiny import (
-    fresh_accelerate,
     logits_of,
     make_rows,
     make_spec,
     move,
     run_model,
-    write_base,
     write_family,
 )
 from tunetrail import methods
@@ -31,18 +29,7 @@ from tunetrail.training.loop import fit
 GOLDEN = Path(__file__).parent / "golden" / "dyt.json"
 ROWS = make_rows(12, seed=3)
 
-fresh = pytest.fixture(autouse=True)(fresh_accelerate)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
+pytestmark = pytest.mark.usefixtures("in_empty_folder", "fresh_accelerate")
 
 # -- the authors' code ----------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.authors import attached_to_family, close, golden, put, tensor
-from tests.tiny import HIDDEN, logits_of, make_rows, make_spec, move, run_model, write_base
+from tests.tiny import HIDDEN, logits_of, make_rows, make_spec, move, run_model
 from tunetrail import methods
 from tunetrail.errors import TuneTrailError
 from tunetrail.modeling.classifier import Classifier
@@ -19,11 +19,6 @@ from tunetrail.modeling.reflections import ReflectedLinear, Reflection
 
 GOLDEN = golden("ether")
 ROWS = make_rows(6, seed=2)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
 
 
 def layer_of(case: dict[str, Any]) -> ReflectedLinear:

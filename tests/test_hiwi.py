@@ -18,7 +18,6 @@ from tests.tiny import (
     make_spec,
     move,
     run_model,
-    write_base,
     write_family,
 )
 from tunetrail import methods
@@ -29,11 +28,6 @@ from tunetrail.modeling.classifier import Classifier, build_classifier
 ROWS = make_rows(6, seed=5)
 OWNER = {"run": "r" * 64, "base": "b" * 64}
 SITES = {"intermediate.dense": 64, "output.dense": HIDDEN}  # and their width
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
 
 
 def moved(options: dict[str, object], base: Path) -> tuple[Classifier, methods.Method]:

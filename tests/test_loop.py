@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from tests.tiny import (
-    fresh_accelerate,
     make_rows,
     make_spec,
     run_model,
@@ -44,17 +43,7 @@ from tunetrail.training.rows import Rows, read_rows, sorted_batches, training_ba
 ROWS = make_rows(37, seed=4)
 SELECTION = make_rows(9, seed=5)
 
-fresh = pytest.fixture(autouse=True)(fresh_accelerate)
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
+pytestmark = pytest.mark.usefixtures("in_empty_folder", "fresh_accelerate")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.authors import attached, attached_to_family, close, golden, put, tensor
-from tests.tiny import logits_of, make_rows, make_spec, move, run_model, write_base
+from tests.tiny import logits_of, make_rows, make_spec, move, run_model
 from tunetrail import methods
 from tunetrail.errors import TuneTrailError
 from tunetrail.methods.lorta import MATRICES
@@ -19,11 +19,6 @@ from tunetrail.modeling.classifier import Classifier
 GOLDEN = golden("lorta")
 FACTORS = ("a", "b", "heads", "matrices", "layers")
 ROWS = make_rows(6, seed=2)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
 
 
 def model_of(heads: str) -> Classifier:

@@ -20,7 +20,6 @@ from tests.tiny import (
     HIDDEN,
     MAX_LENGTH,
     bare_model,
-    fresh_accelerate,
     logits_of,
     make_rows,
     make_spec,
@@ -48,17 +47,7 @@ TINY = {"hidden_size": HIDDEN, "layers": 2, "heads": 4, "ffn_size": 64, "max_pos
 TINY |= {"architecture": "tiny", "prefixes": True}
 OWNER = {"run": "r" * 64, "base": "b" * 64}
 
-fresh = pytest.fixture(autouse=True)(fresh_accelerate)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_empty_folder", "fresh_accelerate")
 
 
 def method_of(spec: RunSpec) -> Method:

@@ -37,11 +37,6 @@ from tunetrail.training.rows import Rows
 ROWS = make_rows(10, seed=2)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
 # -- attention and pooling ------------------------------------------------------------------------
 
 

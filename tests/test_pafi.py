@@ -9,17 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tiny import bare_model, logits_of, make_rows, make_spec, move, run_model, write_base
+from tests.tiny import bare_model, logits_of, make_rows, make_spec, move, run_model
 from tunetrail import methods
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.modeling.sparse import smallest
 
 ROWS = make_rows(6, seed=5)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
 
 
 def eligible(model: Classifier) -> dict[str, nn.Parameter]:

@@ -17,7 +17,6 @@ from torch import nn
 from tests.tiny import (
     HIDDEN,
     bare_model,
-    fresh_accelerate,
     logits_of,
     make_rows,
     make_spec,
@@ -54,18 +53,13 @@ REFUSED = {
 KINDS = sorted({kind.value for kind in PeftType} - REFUSED | {"DORA"})
 EVERY = pytest.mark.parametrize("kind", KINDS)
 
-fresh = pytest.fixture(autouse=True)(fresh_accelerate)
+pytestmark = pytest.mark.usefixtures("in_empty_folder", "fresh_accelerate")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     return write_base(tmp_path_factory.mktemp("base"), **changes)
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def options(kind: str, **settings: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tiny import fresh_accelerate, make_rows, make_spec, run_model, write_base, write_rows
+from tests.tiny import make_rows, make_spec, run_model, write_rows
 from tunetrail import metrics
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json, tree_digest
@@ -26,19 +26,8 @@ from tunetrail.task import load_task
 from tunetrail.training.loop import TrainStep, fit
 from tunetrail.training.rows import Rows, read_rows
 
-fresh = pytest.fixture(autouse=True)(fresh_accelerate)
-
+pytestmark = pytest.mark.usefixtures("in_empty_folder", "fresh_accelerate")
 NUMBER = {"labels": [], "range": [-4, 4], "metrics": ["pearson", "spearman"]}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def number_spec(**changes: object) -> RunSpec:

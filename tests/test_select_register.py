@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.tiny import fresh_accelerate, make_rows, make_spec, write_base, write_rows
+from tests.tiny import make_rows, make_spec, write_base, write_rows
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import file_digest, read_json, tree_digest, write_json
 from tunetrail.layout import CERTIFICATE, CHOICE, HISTORY, MODEL, RUN, SERVING, TOKENIZER
@@ -22,15 +22,9 @@ from tunetrail.stages.register import register
 from tunetrail.stages.select import select
 from tunetrail.stages.train import train
 
-fresh = pytest.fixture(autouse=True)(fresh_accelerate)
-
+pytestmark = pytest.mark.usefixtures("in_empty_folder", "fresh_accelerate")
 #: Label → seed → score of the first metric after the last epoch.
 Scores = dict[str, dict[int, float]]
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def spec_of(label: str, seed: int) -> RunSpec:

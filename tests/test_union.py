@@ -12,13 +12,11 @@ import torch
 from tests.tiny import (
     HIDDEN,
     bare_model,
-    fresh_accelerate,
     logits_of,
     make_rows,
     make_spec,
     move,
     run_model,
-    write_base,
 )
 from tunetrail import methods
 from tunetrail.code import code_digest
@@ -34,17 +32,7 @@ OWNER = {"run": "r" * 64, "base": "b" * 64}
 CARD = {"hidden_size": HIDDEN, "layers": 2, "heads": 4, "ffn_size": 64, "max_positions": 80}
 CARD |= {"architecture": "bert", "prefixes": True}
 
-fresh = pytest.fixture(autouse=True)(fresh_accelerate)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_empty_folder", "fresh_accelerate")
 
 
 def parts(*given: str | dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +189,11 @@ def test_every_option_of_every_part_is_spelled_out() -> None:
     lora = methods.resolve("lora", {"rank": 3}, "t").model_dump(mode="json")
     del lora["learning_rate"]
     assert dumped["parts"][0] == {"method": "lora", **lora}
-    assert dumped["parts"][1] == {"method": "prompt_tuning", "length": 10}
+    assert dumped["parts"][1] == {
+        "method": "prompt_tuning",
+        "length": 10,
+        "init": "uniform",
+    }
     again = methods.resolve("union", dumped, "run")
     assert again.model_dump(mode="json") == dumped
 

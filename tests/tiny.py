@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,6 @@ HIDDEN, LAYERS, MAX_LENGTH, CLASSES = 32, 2, 64, 3
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _PIECES = string.ascii_lowercase + string.digits + ".,!?'"
 VOCABULARY = [*_SPECIAL, *_PIECES, *(f"##{piece}" for piece in _PIECES)]
-
-
-def fresh_accelerate() -> Iterator[None]:
-    """Body of a fixture: accelerate remembers the first precision of a process."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def tiny_config(**changes: Any) -> Any:

@@ -11,7 +11,7 @@ from tunetrail.errors import TuneTrailError
 from tunetrail.methods import Method
 from tunetrail.methods.lora import LoRA, LoRALinear, Site, Sites
 from tunetrail.modeling.classifier import Classifier
-from tunetrail.modeling.sparsity import SparseUpdate, outstanding, zero_smallest
+from tunetrail.modeling.sparse import SparseUpdate, outstanding, zero_smallest
 
 
 class SparseLoRALinear(LoRALinear):

@@ -22,6 +22,8 @@ class FourierPrompt(DeepPrompt):
     paper: ClassVar[str] = "arXiv 2411.01327"
     verified: ClassVar[str | None] = "authors' code"
 
+    #: A tenth of the deep prompts': the transform makes vectors and steps many times as large.
+    learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")
     share: float = Field(default=0.5, ge=0, le=1, description="of the tokens, that is transformed")
     over: Literal["both", "tokens", "features"] = Field(
         default="both", description="dimension of the transform"

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from tunetrail.methods import Method
 from tunetrail.modeling.classifier import Classifier
-from tunetrail.modeling.prompts import SoftPrompt, check_positions, uniform
+from tunetrail.modeling.prompts import Init, SoftPrompt, check_positions, first_vectors
 
 
 class PromptTuning(Method):
@@ -24,10 +24,11 @@ class PromptTuning(Method):
 
     learning_rate: float = Field(default=3e-2, gt=0, description="peak learning rate")
     length: int = Field(default=10, ge=1, description="virtual tokens")
+    init: Init = Field(default="uniform", description="±0.5, or tokens drawn from the vocabulary")
 
     def attach(self, model: Classifier) -> None:
         """Give the model its prompt."""
-        model.prompt = SoftPrompt(uniform(self.length, model.module_of_tokens().embedding_dim))
+        model.prompt = SoftPrompt(first_vectors(model, self.length, self.init))
 
     def claims(self) -> dict[str, str]:
         """A model has one prompt."""

@@ -8,7 +8,14 @@ from pydantic import Field
 from tunetrail.methods.unipelt import UniPELT
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.modeling.gates import Gate
-from tunetrail.modeling.prompts import SoftPrompt, check_positions, renew_in_layers, uniform
+from tunetrail.modeling.prompts import (
+    Init,
+    SoftPrompt,
+    check_positions,
+    first_vectors,
+    renew_in_layers,
+    uniform,
+)
 
 
 class UniPELTPrompt(UniPELT):
@@ -23,6 +30,9 @@ class UniPELTPrompt(UniPELT):
     verified: ClassVar[str | None] = None
 
     prompt_length: int = Field(default=10, ge=1, description="virtual tokens")
+    prompt_init: Init = Field(
+        default="uniform", description="±0.5, or tokens drawn from the vocabulary"
+    )
     prompt_gated: bool = Field(default=False, description="a gate of the text's embeddings on them")
     prompt_at: Literal["embeddings", "layers"] = Field(
         default="embeddings", description="layers: new virtual tokens in every layer"
@@ -33,7 +43,8 @@ class UniPELTPrompt(UniPELT):
         super().attach(model)
         width = model.module_of_tokens().embedding_dim
         gate = Gate(width, self._text_mask(model), "prompt") if self.prompt_gated else None
-        model.prompt = SoftPrompt(uniform(self.prompt_length, width), gate)
+        first = first_vectors(model, self.prompt_length, self.prompt_init)
+        model.prompt = SoftPrompt(first, gate)
         if self.prompt_at == "layers":
             layers = len(model.sites.layers()) - 1
             renew_in_layers(model, uniform(layers, self.prompt_length, model.hidden_size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -76,6 +76,20 @@ def renew_in_layers(model: Classifier, vectors: torch.Tensor) -> None:
             return (prompts.enter(index, args[0]), *args[1:])
 
         model.module(path).register_forward_pre_hook(before)
+
+
+#: Between ±0.5, or the vectors of tokens drawn from the vocabulary.
+Init = Literal["uniform", "vocabulary"]
+
+
+def first_vectors(model: Classifier, length: int, init: Init) -> torch.Tensor:
+    """How virtual tokens at the embeddings start, ``(length, embedding size)``."""
+    tokens = model.module_of_tokens()
+    if init == "uniform":
+        return uniform(length, tokens.embedding_dim)
+    drawn = torch.randint(tokens.num_embeddings, (length,), device="cpu")
+    vectors: torch.Tensor = tokens.weight.detach()[drawn.to(tokens.weight.device)].clone()
+    return vectors
 
 
 def uniform(*shape: int) -> torch.Tensor:
