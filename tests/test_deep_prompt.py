@@ -171,7 +171,7 @@ def test_prompts_that_leave_no_room_for_the_text_are_refused(name: str) -> None:
         method.check({"max_positions": 80}, 64)
 
 
-# -- prompts that start as tokens -------------------------------------------------------------------
+# -- prompts that start as tokens -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "option"), [("prompt_tuning", ""), ("unipelt_prompt", "prompt_")])
