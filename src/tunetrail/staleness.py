@@ -87,7 +87,7 @@ def _foresee(cell: Cell, execute: Execute) -> Differences:
             found = [f"{path.removesuffix('.json')} is new"]
         else:
             found = [
-                _phrase(key, label, before.get(key), now.get(key), shared)
+                _phrase(key, label, before, now, shared)
                 for key in dict.fromkeys([*now, *before])
                 if before.get(key) != now.get(key)
             ]
@@ -114,18 +114,20 @@ def _leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:
         yield key, value
 
 
-def _phrase(key: str, label: str, before: Any, now: Any, shared: bool) -> str:
-    """How a person would say that a part of a run differs."""
+def _phrase(key: str, label: str, before: dict[str, Any], now: dict[str, Any], shared: bool) -> str:
+    """How a person would say that part ``key`` of a run differs."""
+    start = now.get("start.name")
     named = {
         "code": "training code changed" if shared else f"code of {label} changed",
-        "base.digest": "base model changed",
+        "base.digest": f"checkpoint of {start} changed" if start else "base model changed",
+        "start.digest": f"what decides {start} changed",
         "data.fit": "training rows changed",
         "data.test": "test rows changed",
     }
     if key in named:
         return named[key]
     shown = key.replace("method.options", f"methods.{label}")
-    return f"parameter {shown} changed: {before} → {now}"
+    return f"parameter {shown} changed: {before.get(key)} → {now.get(key)}"
 
 
 def planned_runs(dag: Dag) -> dict[str, dict[str, Any]]:
