@@ -120,6 +120,7 @@ def save_masked_lm(model: MaskedLM, base: Path, folder: Path) -> None:
     Whatever loads ``base`` as a trunk loads this; a head that is there is used by the next
     pretraining.
     """
+    folder.mkdir()
     with scratch() as written:
         model.model.save_pretrained(written)
         own = {path.name for path in written.iterdir()}

@@ -65,7 +65,6 @@ def pretrain(
     require_room(out, 7 * sum(p.nbytes for p in model.parameters()), "this pretraining")
     history = pretrain_masked(model, spec, vocabulary, train, held_out, progress)
     with replacing(out) as folder:
-        (folder / "model").mkdir()
         save_masked_lm(model, weights, folder / "model")
         digest = tree_digest(folder / "model")
         write_json(folder / CARD, {**card, "digest": digest})
