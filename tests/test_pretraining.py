@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.conftest import new_project
 from tests.test_params import write
 from tests.test_prepare_resolve import ROWS, Case
 from tests.tiny import (
@@ -478,6 +479,10 @@ def test_every_start_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "data.csv").write_text("")
     with pytest.raises(TuneTrailError, match=r"pretraining.domain.bio.text: source 'text.txt'"):
         check_sources(params, path)
+    (tmp_path / "text.txt").write_text("a text\n")
+    (tmp_path / "base" / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(TuneTrailError, match="'llama' is a decoder"):
+        check_sources(params, path)
     places = {start: checkpoint_folder(start, Path("models/base"), "own").as_posix()
               for start in params.pretraining.starts()}  # fmt: skip
     assert places == {
@@ -676,3 +681,37 @@ def test_test_labels_change_no_domain_text(tmp_path: Path) -> None:
         corpus(domain, canonical.parent.parent, tmp_path / name / "base", 16, out)
         digests.append(file_digest(out / "text.parquet"))
     assert digests[0] == digests[1]
+
+
+@pytest.mark.pipeline
+def test_two_methods_share_one_pretraining_and_neither_needs_test(tmp_path: Path) -> None:
+    """The shipped flow on the real model: TAPT of real reviews, then two methods from it."""
+    project = new_project(tmp_path / "project")
+    movie = project.params["tasks"]["movie"]
+    project.change(
+        tasks={"movie": movie | {"limits": {"train": 200, "selection": 30, "test": 40}}},
+        methods={"head": {"start": "tapt"}, "lora": {"start": "tapt"}},
+        pretraining={"task": {"base": {"budget": {"steps": 60}, "head_steps": 60}}},
+        seeds=[1],
+        cost={"steps": 1},
+    )
+    first = project.run()
+    names = [name.partition("@")[0] for name in first["executed"]]
+    assert names.count("tapt") == 1
+    assert names.count("train") == 2
+    again = project.run()
+    assert again["executed"] == again["restored"] == []
+    loss = project.json("data/prepared/movie/tapt/base/pretrain.json")["held_out_loss"]
+    assert loss["after"] < loss["before"] - 0.2
+    task = project.json("comparison/comparison.json")["tasks"]["movie"]
+    assert {method["start"] for method in task["methods"].values()} == {"tapt"}
+    assert task["pretraining"]["tapt"]["held_out_loss"] == loss
+
+    shutil.rmtree(project.root / "data/prepared/movie/test")
+    (project.root / "data/prepared/movie/fit/selection.parquet").unlink()
+    done = project.command(
+        "tunetrail", "pretrain", "--after", "base", "data/prepared/movie/fit/train.parquet",
+        "models/base", "again",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert project.json("again/pretrain.json")["held_out_loss"] == loss

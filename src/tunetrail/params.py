@@ -10,6 +10,8 @@ from pydantic import Field, field_validator
 
 from tunetrail import methods, metrics
 from tunetrail.errors import TuneTrailError, unknown
+from tunetrail.files import read_json
+from tunetrail.modeling.sites import check_masked
 from tunetrail.pretraining import DomainText, Pretraining
 from tunetrail.run import BASE, PRETRAINED, Budget, Pooling, Training
 from tunetrail.settings import Settings, parse, read_yaml
@@ -122,7 +124,8 @@ def check_sources(params: Params, path: Path) -> None:
     """Check that every source is there and, if it is a pointer, well formed.
 
     Raises:
-        TuneTrailError: Names the key of the first one that is not.
+        TuneTrailError: Names the key of the first one that is not; or a base model that lies here
+            cannot be pretrained as asked.
     """
     sources = {"base.source": params.base.source}
     sources |= {f"tasks.{n}.source": task_of(params, n, path).source for n in params.tasks}
@@ -134,6 +137,9 @@ def check_sources(params: Params, path: Path) -> None:
             read_source(source)
         except TuneTrailError as error:
             raise TuneTrailError(f"{path}: {key}: {error.problem}", error.fix) from None
+    config = params.base.source / "config.json"
+    if params.pretraining.objectives() and config.is_file():  # else the pretrain stage says it
+        check_masked(read_json(config).get("model_type", ""))
 
 
 def task_of(params: Params, name: str, path: Path) -> TaskSpec:

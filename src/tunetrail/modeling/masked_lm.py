@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunetrail.errors import TuneTrailError
 from tunetrail.files import scratch
 from tunetrail.modeling import attention
-from tunetrail.modeling.sites import sites_of
+from tunetrail.modeling.sites import check_masked, family_of
 
 
 class MaskedLM(nn.Module):
@@ -70,7 +69,7 @@ def load_masked_lm(base: Path, seed: int) -> MaskedLM:
     weights. The pooler stays as it is: masked-language modelling does not use it.
 
     Raises:
-        TuneTrailError: The family has no masked-language model.
+        TuneTrailError: The architecture is a decoder.
     """
     from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
     from transformers.utils import logging
@@ -78,18 +77,14 @@ def load_masked_lm(base: Path, seed: int) -> MaskedLM:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(base, local_files_only=True)
-    sites = sites_of(config)
-    if sites.family.causal:
-        raise TuneTrailError(
-            f"base model architecture '{config.model_type}' is a decoder: there is no "
-            "masked-language modelling to continue",
-            "use an encoder, or remove 'pretraining' and the methods that start from it",
-        )
+    check_masked(config.model_type)
     options = {
         "local_files_only": True,
         "use_safetensors": True,
         "dtype": torch.float32,
-        "attn_implementation": attention.register() if sites.family.prefixes else "eager",
+        "attn_implementation": attention.register()
+        if family_of(config.model_type).prefixes
+        else "eager",
         "output_loading_info": True,
     }
     torch.manual_seed(seed)
