@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import new_project
+from tests.conftest import ROOT, new_project
 from tests.test_params import write
 from tests.test_prepare_resolve import ROWS, Case
 from tests.tiny import (
@@ -593,6 +594,18 @@ def test_a_plan_without_pretraining_has_the_runs_it_had(tmp_path: Path) -> None:
 
 
 # What is never seen ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["dapt", "tapt", "train", "cost", "select"])
+def test_no_stage_that_trains_or_chooses_is_given_test(stage: str) -> None:
+    described = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
+    described = described.get("do", described)
+    prepared = [dep for dep in described["deps"] if dep.startswith("data/")]
+    allowed = ("/fit", "/fit/train.parquet", "data/corpus/${key}/text.parquet")
+    assert all(dep.endswith(allowed) for dep in prepared)
+    given = [word for word in described["cmd"].split() if word.startswith("data/")]
+    own = [out for out in described["outs"] if out.startswith("data/")]
+    assert set(given) <= {*prepared, *own}, "a command is given what is no dependency"
 
 
 def test_nothing_that_trains_or_chooses_can_open_test(started: Started) -> None:
