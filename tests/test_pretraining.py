@@ -703,22 +703,39 @@ def test_two_methods_share_one_pretraining_and_neither_needs_test(tmp_path: Path
     movie = project.params["tasks"]["movie"]
     project.change(
         tasks={"movie": movie | {"limits": {"train": 200, "selection": 30, "test": 40}}},
-        methods={"head": {"start": "tapt"}, "lora": {"start": "tapt"}},
-        pretraining={"task": {"base": {"budget": {"steps": 60}, "head_steps": 60}}},
+        methods={
+            "head": {},
+            "head_tapt": {"method": "head", "start": "tapt"},
+            "lora": {"start": "tapt"},
+        },
+        pretraining={"task": {"base": {"budget": {"steps": 50}, "head_steps": 60}}},
         seeds=[1],
         cost={"steps": 1},
     )
     first = project.run()
     names = [name.partition("@")[0] for name in first["executed"]]
     assert names.count("tapt") == 1
-    assert names.count("train") == 2
+    assert names.count("train") == 3
     again = project.run()
     assert again["executed"] == again["restored"] == []
     loss = project.json("data/prepared/movie/tapt/base/pretrain.json")["held_out_loss"]
     assert loss["after"] < loss["before"] - 0.2
     task = project.json("comparison/comparison.json")["tasks"]["movie"]
-    assert {method["start"] for method in task["methods"].values()} == {"tapt"}
+    assert [method["start"] for method in task["methods"].values()] == [
+        "pretrained",
+        "tapt",
+        "tapt",
+    ]
     assert task["pretraining"]["tapt"]["held_out_loss"] == loss
+
+    kept = project.params["pretraining"]
+    project.change(pretraining={"task": {"base": {"budget": {"steps": 51}, "head_steps": 60}}})
+    planned = json.loads(project.command("tunetrail", "plan", "--json").stdout)
+    reason = "parameter pretraining.task.base.budget.steps changed: 50 → 51"
+    assert {run["method"]: run["stale"] for run in planned["runs"]} == {
+        "head": [], "head_tapt": [reason], "lora": [reason],
+    }  # fmt: skip
+    project.change(pretraining=kept)
 
     shutil.rmtree(project.root / "data/prepared/movie/test")
     (project.root / "data/prepared/movie/fit/selection.parquet").unlink()
