@@ -55,14 +55,18 @@ DOMAINS: dict[str, dict[str, Any]] = {
             "PRODUCT-OF", "SUBSTRATE", "SUBSTRATE_PRODUCT-OF", "UPREGULATOR",
         ],
         "metrics": ["f1_micro", "f1_macro"],
-        "checks": {"near_leakage": 0.2},
+        "checks": {"conflicts": 0.02},
     },
     "acl_arc": {
         "title": "ACL-ARC, intents of citations",
         "columns": _LABELLED,
         "labels": ["Background", "CompareOrContrast", "Extends", "Future", "Motivation", "Uses"],
         "metrics": ["f1_macro", "accuracy"],
-        "checks": {"conflicts": 0.02, "near_leakage": 0.2},
+        "waive": {
+            "duplicates": "published so: one sentence may cite several works",
+            "conflicts": "published so: and for different reasons",
+            "leakage": "published so: 52 of 139 test texts are in train, and dropped there",
+        },
     },
     "agnews": {
         "title": "AG News, topics",
