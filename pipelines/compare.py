@@ -295,7 +295,9 @@ def _run(workers: int, as_json: bool, console: Console) -> int:
     params = read_params(Path("params.yaml"))
     check_sources(params, Path("params.yaml"))
     width = workers or max(1, (os.cpu_count() or 1) // params.numerics.threads)
-    if any(budget.minutes is not None for budget in params.budgets.values()):
+    timed = [budget.minutes for budget in params.budgets.values()]
+    timed += [how.budget.minutes for how in params.pretraining.objectives().values()]
+    if any(minutes is not None for minutes in timed):
         width = 1  # a neighbour would take its share of the minutes
     STATE_DIR.mkdir(exist_ok=True)
     configure_prefect()

@@ -78,6 +78,7 @@ def _task(name: str, title: str) -> Json:
             "tolerated": ["duplicates: 2 rows, 0.02% (limit 5.00%)"],
             "classes_missing": {"selection": [], "test": []},
         },
+        "pretraining": {},
         "methods": {label: _method(name, label) for label in METHODS},
         "winner": {"method": "full", "seed": 2},
     }
@@ -107,6 +108,7 @@ def _method(task: str, label: str) -> Json:
         "name": label.partition("-")[0],
         "title": title,
         "paper": "arXiv 2106.09685",
+        "start": "pretrained",
         "options": {"learning_rate": 0.002, "sites": ["query", "value"]},
         "mergeable": label != "houlsby",
         **budgets["full"],

@@ -154,16 +154,36 @@ def test_every_code_dependency_in_dvc_yaml_exists() -> None:
     assert [dep for dep in sorted(listed) if not (ROOT / dep).exists()] == []
 
 
+def command(stage: str) -> str:
+    """The module of a stage: its `tunetrail` subcommand."""
+    return f"tunetrail.stages.{STAGES[stage]['cmd'].split()[1]}"
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_change_of_a_stages_code_makes_it_stale(stage: str) -> None:
     deciding = {
         name
-        for name in needed(f"tunetrail.stages.{stage}")
+        for name in needed(command(stage))
         if len(parts := name.split(".")) > 1
         and parts[1] in DECIDING
         # An empty package file decides nothing.
         and name != "tunetrail.stages"
     }
-    assert f"tunetrail.stages.{stage}" in deciding
+    assert command(stage) in deciding
     missing = sorted(deciding - own_code(stage) - frozen_code(stage))
     assert missing == [], f"not under deps of '{stage}': {', '.join(missing)}"
+
+
+#: What every stage is built on; no stage lists it.
+PLUMBING = {"errors", "files", "layout", "machine", "settings", "code", "run"}
+
+#: Describe a base model, and compute nothing.
+DESCRIBING = {"modeling.base", "modeling.sites"}
+
+
+@pytest.mark.parametrize("stage", ["dapt", "tapt"])
+def test_all_code_that_pretrains_makes_it_stale(stage: str) -> None:
+    """No plan freezes the digest of this code: dvc.yaml alone says when to repeat the stage."""
+    packages = {"", "modeling", "training", "stages"}
+    known = {f"tunetrail.{name}".rstrip(".") for name in packages | PLUMBING | DESCRIBING}
+    assert needed("tunetrail.stages.pretrain") - known == own_code(stage)

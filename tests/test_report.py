@@ -376,3 +376,27 @@ def test_gates_are_a_table_of_layers_for_the_chosen_seed() -> None:
 def test_without_gates_there_is_no_table() -> None:
     assert details.observed_table(finished.comparison()["tasks"]["movie"]) == ""
     assert "which part was used" not in finished.report()
+
+
+# -- continued pretraining ------------------------------------------------------------------------
+
+
+def test_what_methods_start_from_is_told() -> None:
+    task = finished.comparison()["tasks"]["movie"]
+    assert details.pretraining_table(task) == ""
+    assert "Starts from" in details.options_table(task)
+    task["methods"]["lora"]["start"] = "bio+tapt"
+    task["pretraining"]["bio+tapt"] = {
+        "pretraining": finished.digest("bio+tapt"),
+        "head": "own",
+        "texts": {"train": 576, "held_out": 64},
+        "steps": 360,
+        "tokens": 123_456,
+        "held_out_loss": {"before": 6.8471, "after": 5.4583},
+    }
+    rows = parse(details.options_table(task)).all("tbody")[0].all("tr")
+    of_lora = next(row for row in rows if row.get("data-method") == "lora")
+    assert [cell.words for cell in of_lora.all("td")][1] == "bio+tapt"
+    (row,) = parse(details.pretraining_table(task)).all("tbody")[0].all("tr")
+    shown = [cell.words for cell in row.all("th", "td")]
+    assert shown[:8] == ["bio+tapt", "own", "576", "64", "123,456", "360", "6.847", "5.458"]

@@ -20,7 +20,15 @@ from tunetrail.run import Budget, Training
 DURATIONS = STATE_DIR / "durations.json"
 
 #: Seconds before anything is known of this machine; only their ratios matter once a stage is done.
-_FIRST_GUESS = {"train": 20.0, "cost": 8.0, "export": 6.0, "validate": 5.0, "base": 5.0}
+_FIRST_GUESS = {
+    "dapt": 120.0,
+    "tapt": 60.0,
+    "train": 20.0,
+    "cost": 8.0,
+    "export": 6.0,
+    "validate": 5.0,
+    "base": 5.0,
+}
 _SHORT = 2.0
 
 

@@ -6,6 +6,10 @@ CARD = "card.json"
 TASK = "task.json"
 #: validate: outcome of every check.
 RESULT = "result.json"
+#: corpus: tokens of a domain's text.
+TEXT = "text.parquet"
+#: pretrain: what decided the checkpoint, and what it gained.
+PRETRAIN = "pretrain.json"
 #: train: loss and selection curves.
 HISTORY = "history.json"
 #: evaluate: scores, and every prediction.

@@ -29,10 +29,10 @@ _WORD = re.compile(rf"[{_SPACELESS}]|[^\W_{_SPACELESS}]+")
 _SIGNATURE, _MISSED = 128, 5e-4
 
 
-def plain(text: str) -> str:
-    """The first words of ``text``, in lower case, one blank apart, without punctuation."""
+def plain(text: str, words: int | None = _WORDS) -> str:
+    """The first ``words`` (None: all) in lower case, one blank apart, without punctuation."""
     found = _WORD.finditer(unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(match.group() for match in islice(found, _WORDS))
+    return " ".join(match.group() for match in islice(found, words))
 
 
 def shingles(text: str) -> frozenset[str]:

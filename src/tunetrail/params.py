@@ -10,7 +10,10 @@ from pydantic import Field, field_validator
 
 from tunetrail import methods, metrics
 from tunetrail.errors import TuneTrailError, unknown
-from tunetrail.run import Budget, Pooling, Training
+from tunetrail.files import read_json
+from tunetrail.modeling.sites import check_masked
+from tunetrail.pretraining import DomainText, Pretraining
+from tunetrail.run import BASE, PRETRAINED, Budget, Pooling, Training
 from tunetrail.settings import Settings, parse, read_yaml
 from tunetrail.sources import read_source
 from tunetrail.task import TaskSpec, load_task
@@ -62,6 +65,9 @@ class Params(Settings):
     numerics: RequestedNumerics
     cost: Cost
     export: Export
+    pretraining: Pretraining = Field(
+        default=Pretraining(), description="checkpoints to start from (dvc.yaml has the default)"
+    )
 
     @field_validator("project")
     @classmethod
@@ -76,6 +82,12 @@ class Params(Settings):
         for name in value:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"'{name}' names a folder: use letters, digits and '_'")
+        return value
+
+    @field_validator("pretraining")
+    @classmethod
+    def _plain_domains(cls, value: Pretraining) -> Pretraining:
+        cls._plain_names(value.domain)
         return value
 
     @field_validator("seeds")
@@ -97,8 +109,10 @@ def read_params(path: Path) -> Params:
     params = parse(Params, read_yaml(path), str(path))
     for name in params.tasks:
         task_of(params, name, path)
+    _check_pretraining(params, path)
     for name in params.methods:
         method_of(params, name, path)
+        start_of(params, name, path)
     if params.main_budget not in params.budgets:
         raise unknown("main_budget", params.main_budget, params.budgets, str(path))
     if params.baseline and params.baseline not in params.methods:
@@ -110,15 +124,22 @@ def check_sources(params: Params, path: Path) -> None:
     """Check that every source is there and, if it is a pointer, well formed.
 
     Raises:
-        TuneTrailError: Names the key of the first one that is not.
+        TuneTrailError: Names the key of the first one that is not; or a base model that lies here
+            cannot be pretrained as asked.
     """
     sources = {"base.source": params.base.source}
     sources |= {f"tasks.{n}.source": task_of(params, n, path).source for n in params.tasks}
+    sources |= {
+        f"pretraining.domain.{n}.text": d.text for n, d in params.pretraining.domain.items()
+    }
     for key, source in sources.items():
         try:
             read_source(source)
         except TuneTrailError as error:
             raise TuneTrailError(f"{path}: {key}: {error.problem}", error.fix) from None
+    config = params.base.source / "config.json"
+    if params.pretraining.objectives() and config.is_file():  # else the pretrain stage says it
+        check_masked(read_json(config).get("model_type", ""))
 
 
 def task_of(params: Params, name: str, path: Path) -> TaskSpec:
@@ -140,9 +161,11 @@ def task_of(params: Params, name: str, path: Path) -> TaskSpec:
 def method_of(params: Params, label: str, path: Path) -> methods.Method:
     """The method that ``params.yaml`` calls ``label``, every option resolved.
 
-    The key ``method`` says which method it is; without it the label is the method's name.
+    The key ``method`` says which method it is; without it the label is the method's name. The key
+    ``start`` is no option of the method: see :func:`start_of`.
     """
     options = dict(params.methods[label])
+    options.pop("start", None)
     name = options.pop("method", label)
     if not isinstance(name, str):
         raise TuneTrailError(
@@ -154,3 +177,47 @@ def method_of(params: Params, label: str, path: Path) -> methods.Method:
 def method_name(params: Params, label: str) -> str:
     """Name of the method behind ``label``."""
     return str(params.methods[label].get("method", label))
+
+
+def start_of(params: Params, label: str, path: Path) -> str:
+    """Name of the model that ``label`` starts from: its key ``start``, or the base model.
+
+    Raises:
+        TuneTrailError: ``pretraining`` has no such start.
+    """
+    start = params.methods[label].get("start", PRETRAINED)
+    known = params.pretraining.starts()
+    if start not in known:
+        raise unknown("start", str(start), known, f"{path}: methods.{label}")
+    return str(start)
+
+
+def _check_pretraining(params: Params, path: Path) -> None:
+    """Check what ``pretraining`` continues, and that no task's own data passes for domain text.
+
+    Raises:
+        TuneTrailError: The first thing that is wrong.
+    """
+    domains = params.pretraining.domain
+    for after in params.pretraining.task:
+        if after != BASE and after not in domains:
+            raise unknown("model", after, [BASE, *domains], f"{path}: pretraining.task")
+    for label, domain in domains.items():
+        for name in params.tasks:
+            if _same_data(domain, task_of(params, name, path)):
+                raise TuneTrailError(
+                    f"{path}: pretraining.domain.{label}: '{domain.text}' is the data of task "
+                    f"'{name}', its test set included",
+                    "pretrain on the training text of each task with pretraining.task.base, or "
+                    "name other text",
+                )
+
+
+def _same_data(domain: DomainText, task: TaskSpec) -> bool:
+    """Whether some file of the domain's text is, as far as names tell, one of the task's."""
+    text, source = domain.text.resolve(), task.source.resolve()
+    if text != source:
+        return text.is_relative_to(source) or source.is_relative_to(text)
+    if domain.files is None or task.files is None:
+        return True
+    return bool(set(domain.files) & set(task.files.values()))

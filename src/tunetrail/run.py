@@ -12,6 +12,13 @@ from tunetrail.errors import TuneTrailError
 from tunetrail.files import digest_of, read_json, write_json
 from tunetrail.settings import Settings, parse
 
+#: The start that is the base model itself.
+PRETRAINED = "pretrained"
+
+#: What task-adaptive pretraining is called in the name of a start, and what it continues unless
+#: that is another checkpoint.
+TAPT, BASE = "tapt", "base"
+
 #: Mean of the token vectors; pooled first token; last token (decoders).
 Pooling = Literal["mean", "cls", "last"]
 
@@ -54,6 +61,13 @@ class Training(Settings):
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
 
 
+class Start(Settings):
+    """A checkpoint of continued pretraining."""
+
+    name: str = Field(description="what params.yaml calls it")
+    digest: str = Field(description="digest of everything that decides it, its text included")
+
+
 class Numerics(Settings):
     """What decides the last digits."""
 
@@ -64,7 +78,7 @@ class Numerics(Settings):
 class BaseModel(Settings):
     """The pretrained model that a run starts from."""
 
-    digest: str = Field(description="sha256 over the model folder")
+    digest: str = Field(description="sha256 over the model folder, of the start if it has one")
     max_length: int = Field(ge=4, description="tokens a text is cut to")
     pooling: Pooling = Field(description="what the head reads")
 
@@ -93,7 +107,7 @@ class RunSpec(Settings):
     """Everything that decides the result of one training."""
 
     base: BaseModel
-    start: Literal["pretrained"] = "pretrained"
+    start: Literal["pretrained"] | Start = "pretrained"
     data: Data
     method: MethodSpec
     seed: int
@@ -106,6 +120,11 @@ class RunSpec(Settings):
     def digest(self) -> str:
         """sha256 (hex) that names the run."""
         return digest_of(self.model_dump(mode="json"))
+
+    @property
+    def start_name(self) -> str:
+        """What params.yaml calls the model that the run starts from."""
+        return self.start.name if isinstance(self.start, Start) else self.start
 
 
 @dataclass(frozen=True)

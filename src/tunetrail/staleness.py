@@ -20,6 +20,9 @@ from tunetrail.files import read_json
 #: Runs a ``tunetrail`` command, given its arguments.
 Execute = Callable[[Sequence[str]], None]
 
+#: Stages whose outcome concerns only runs that start from a checkpoint, and their plan.
+_PRETRAINING = {"corpus", "dapt", "tapt"}
+
 #: What an output will hold: path → how it differs from what is there now.
 Differences = dict[str, list[str]]
 
@@ -35,8 +38,10 @@ def expected(dag: Dag, execute: Execute) -> dict[str, list[str]]:
     why: dict[str, list[str]] = {}
     foreseen: dict[str, Differences] = {}
     for name, cell in dag.cells.items():
-        reasons = dag.changes(name)
+        own = dag.changes(name)
+        reasons = list(own)
         stale_above = [above for above in why if above in cell.upstream]
+        stages_above = {dag.cells[above].stage for above in stale_above}
         if reasons != [Dag.NEVER]:
             passed = {
                 above: _passed_on(why[above], foreseen.get(above), cell) for above in stale_above
@@ -48,6 +53,8 @@ def expected(dag: Dag, execute: Execute) -> dict[str, list[str]]:
         why[name] = list(dict.fromkeys(reasons))
         if cell.stage == "resolve" and not stale_above and reasons != [Dag.NEVER]:
             foreseen[name] = _foresee(cell, execute)
+        elif cell.stage == "resolve" and not own and stages_above <= _PRETRAINING:
+            foreseen[name] = _started(cell, why[name])
     return why
 
 
@@ -61,6 +68,13 @@ def _passed_on(reasons: list[str], differences: Differences | None, below: Cell)
         for reason in found
         if any(PurePosixPath(path).is_relative_to(read) for read in below.inputs)
     ]
+
+
+def _started(cell: Cell, reasons: list[str]) -> Differences:
+    """The frozen runs that start from a checkpoint, each for ``reasons``."""
+    (out,) = cell.outputs
+    frozen = _frozen(Path(out))
+    return {f"{out}/{path}": reasons for path, (_, spec) in frozen.items() if "start.name" in spec}
 
 
 def _foresee(cell: Cell, execute: Execute) -> Differences:
@@ -87,7 +101,7 @@ def _foresee(cell: Cell, execute: Execute) -> Differences:
             found = [f"{path.removesuffix('.json')} is new"]
         else:
             found = [
-                _phrase(key, label, before.get(key), now.get(key), shared)
+                _phrase(key, label, before, now, shared)
                 for key in dict.fromkeys([*now, *before])
                 if before.get(key) != now.get(key)
             ]
@@ -114,18 +128,20 @@ def _leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:
         yield key, value
 
 
-def _phrase(key: str, label: str, before: Any, now: Any, shared: bool) -> str:
-    """How a person would say that a part of a run differs."""
+def _phrase(key: str, label: str, before: dict[str, Any], now: dict[str, Any], shared: bool) -> str:
+    """How a person would say that part ``key`` of a run differs."""
+    start = now.get("start.name")
     named = {
         "code": "training code changed" if shared else f"code of {label} changed",
-        "base.digest": "base model changed",
+        "base.digest": f"checkpoint of {start} changed" if start else "base model changed",
+        "start.digest": f"what decides {start} changed",
         "data.fit": "training rows changed",
         "data.test": "test rows changed",
     }
     if key in named:
         return named[key]
     shown = key.replace("method.options", f"methods.{label}")
-    return f"parameter {shown} changed: {before} → {now}"
+    return f"parameter {shown} changed: {before.get(key)} → {now.get(key)}"
 
 
 def planned_runs(dag: Dag) -> dict[str, dict[str, Any]]:

@@ -93,6 +93,15 @@ def _text(path: Path) -> str:
     return text
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        TuneTrailError: It is not UTF-8 text.
+    """
+    return _text(path).splitlines()
+
+
 def _convert(path: Path, encoding: str) -> str:
     copy = path.with_name(f"{path.stem}-utf8{path.suffix}")
     return f"convert it: `iconv -f {encoding} -t UTF-8 {path} > {copy}`"

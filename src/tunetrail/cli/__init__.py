@@ -49,7 +49,8 @@ def execute(arguments: Sequence[str], progress: Any = None) -> None:
 
     Args:
         arguments: As on the command line.
-        progress: Called by the train stage instead of drawing a bar (``training.loop.Progress``).
+        progress: Called by stages that train instead of drawing a bar (see
+            ``training.schedule.Progress``).
     """
     from tunetrail.cli.app import app
     from tunetrail.machine import machine_errors

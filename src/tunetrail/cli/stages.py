@@ -18,7 +18,7 @@ _STAGES = "Stages (run by DVC and by the flow)"
 #: The share of a training between two log lines.
 _LOGGED_SHARE = 0.1
 
-#: As ``training.loop.Progress``, which takes seconds to import.
+#: As ``training.schedule.Progress``, which takes seconds to import.
 Progress = Callable[[int, int, float], None]
 
 _log = logging.getLogger("tunetrail.train")
@@ -98,6 +98,64 @@ def resolve(
 
 
 @app.command(rich_help_panel=_STAGES)
+def corpus(
+    label: Annotated[str, typer.Argument(help="Label under pretraining.domain.")],
+    canonical: Path,
+    base_model: Path,
+    out: Path,
+    max_length: Annotated[int, typer.Option(help="Tokens of a window.")] = 128,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Prepare a domain's text for pretraining, without what tasks hold out.
+
+    Example: tunetrail corpus biomed data/canonical models/base data/corpus/biomed
+    """
+    from tunetrail.errors import unknown
+    from tunetrail.params import read_params
+    from tunetrail.stages.corpus import corpus as stage
+
+    domains = read_params(params).pretraining.domain
+    if label not in domains:
+        raise unknown("domain", label, domains, str(params))
+    stage(domains[label], canonical, base_model, max_length, out)
+
+
+@app.command(rich_help_panel=_STAGES)
+def pretrain(
+    context: typer.Context,
+    text: Path,
+    base_model: Path,
+    out: Path,
+    domain: Annotated[str, typer.Option(help="Label under pretraining.domain.")] = "",
+    after: Annotated[str, typer.Option(help="Key under pretraining.task.")] = "",
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Continue the pretraining of a base model by masked-language modelling.
+
+    Example: tunetrail pretrain --domain biomed data/corpus/biomed/text.parquet models/base out/
+    """
+    from tunetrail.errors import TuneTrailError, unknown
+    from tunetrail.params import read_params
+    from tunetrail.pretraining import adapted
+    from tunetrail.stages.pretrain import pretrain as stage
+    from tunetrail.training.numerics import settled
+
+    wanted = read_params(params)
+    numerics = settled(wanted.numerics.precision, wanted.numerics.threads)
+    if bool(domain) == bool(after):
+        raise TuneTrailError("neither a domain nor a task's text, or both", "--domain or --after")
+    objectives = wanted.pretraining.objectives()
+    start = domain or adapted(after)
+    if start not in objectives:
+        raise unknown("start", start, objectives, str(params))
+
+    def work(progress: Progress) -> None:
+        stage(objectives[start], numerics, text, base_model, out, _logged(progress))
+
+    _with_progress(context, start, work)
+
+
+@app.command(rich_help_panel=_STAGES)
 def train(context: typer.Context, run: Path, base_model: Path, data: Path, out: Path) -> None:
     """Train one frozen run.
 
@@ -105,19 +163,27 @@ def train(context: typer.Context, run: Path, base_model: Path, data: Path, out: 
     """
     from tunetrail.stages.train import train as stage
 
+    def work(progress: Progress) -> None:
+        stage(run, base_model, data, out, _logged(progress))
+
+    _with_progress(context, read_json(run).get("method", "run"), work)
+
+
+def _with_progress(context: typer.Context, name: str, work: Callable[[Progress], None]) -> None:
+    """Do ``work``, which tells of its steps: to the flow that started it, or on a bar."""
     if context.obj is not None:
-        stage(run, base_model, data, out, _logged(context.obj))
+        work(context.obj)
         return
     from tqdm import tqdm
 
-    with tqdm(disable=None, unit="step", desc=read_json(run).get("method", "run")) as bar:
+    with tqdm(disable=None, unit="step", desc=name) as bar:
 
         def show(step: int, steps: int, loss: float) -> None:
             bar.total = steps
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             bar.update(step - bar.n)
 
-        stage(run, base_model, data, out, _logged(show))
+        work(show)
 
 
 def _logged(show: Progress) -> Progress:

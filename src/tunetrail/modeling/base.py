@@ -10,6 +10,7 @@ from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json, tree_digest
 from tunetrail.layout import CARD, TOKENIZER
 from tunetrail.modeling.sites import family_of
+from tunetrail.run import BASE, PRETRAINED, TAPT, RunSpec
 
 #: Storage types of weights that are no longer numbers one can train from.
 _QUANTISED = {"I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "U16", "U32", "I16"}
@@ -21,6 +22,22 @@ _SAMPLE = "A naïve  TEST,\tof 42 things: 漢字 ☃ \U0001f600."
 def read_base(folder: Path) -> tuple[Path, dict[str, Any]]:
     """The model folder and its card."""
     return folder / "model", read_json(folder / CARD)
+
+
+def checkpoint_folder(start: str, base: Path, task: str) -> Path:
+    """Where a start lies, as the base stage or a pretrain stage wrote it.
+
+    Args:
+        start: Name of the start.
+        base: What the base stage wrote: the others lie where dvc.yaml puts them beside it.
+        task: Name of the task.
+    """
+    if start == PRETRAINED:
+        return base
+    after, _, tapt = start.rpartition("+") if start != TAPT else (BASE, "", TAPT)
+    if tapt != TAPT:
+        return base.parent / start
+    return base.parent.parent / "data" / "prepared" / task / TAPT / after
 
 
 def verified_base(folder: Path, expected: str) -> Path:
@@ -37,6 +54,19 @@ def verified_base(folder: Path, expected: str) -> Path:
             "run the base and resolve stages again",
         )
     return model
+
+
+def verified_start(spec: RunSpec, base: Path) -> Path:
+    """The model folder that a run starts from, after checking its bytes.
+
+    Args:
+        spec: The frozen run.
+        base: What the base stage wrote; checkpoints of continued pretraining lie beside it.
+
+    Raises:
+        TuneTrailError: These are not the run's weights.
+    """
+    return verified_base(checkpoint_folder(spec.start_name, base, spec.data.task), spec.base.digest)
 
 
 def check_base(base: Path) -> Any:

@@ -273,3 +273,17 @@ def family_of(model_type: str) -> Family:
             "a row of modeling/sites.py",
         )
     return family
+
+
+def check_masked(model_type: str) -> None:
+    """Refuse architectures without masked-language modelling.
+
+    Raises:
+        TuneTrailError: It is a decoder, or not in the table.
+    """
+    if family_of(model_type).causal:
+        raise TuneTrailError(
+            f"base model architecture '{model_type}' is a decoder: there is no masked-language "
+            "modelling to continue",
+            "use an encoder, or remove 'pretraining' and the methods that start from it",
+        )

@@ -84,12 +84,13 @@ def observed_table(task: Json) -> str:
 
 
 def options_table(task: Json) -> str:
-    """A row a method: paper, options, whether its weights can be merged."""
+    """A row a method: paper, start, options, whether its weights can be merged."""
     names = text.titles(task)
     rows = [
         [
             names[label],
             entry["paper"],
+            entry["start"],
             pairs(entry["options"]),
             "yes" if entry["mergeable"] else "no",
         ]
@@ -97,9 +98,39 @@ def options_table(task: Json) -> str:
     ]
     return table(
         f"Options of the methods: {task['title']}",
-        ["Method", "Paper", "Options", "Mergeable"],
+        ["Method", "Paper", "Starts from", "Options", "Mergeable"],
         rows,
         methods=list(task["methods"]),
+    )
+
+
+def pretraining_table(task: Json) -> str:
+    """A row a checkpoint that a method starts from; nothing where all start from the base model."""
+    if not task["pretraining"]:
+        return ""
+    rows = [
+        [
+            Cell(start),
+            Cell(found["head"]),
+            *(
+                Cell(text.count(n), value=n)
+                for n in (found["texts"]["train"], found["texts"]["held_out"], found["tokens"])
+            ),
+            Cell(text.count(found["steps"]), value=found["steps"]),
+            *(
+                Cell(text.score(found["held_out_loss"][when]), value=found["held_out_loss"][when])
+                for when in ("before", "after")
+            ),
+            Cell(found["pretraining"][:_DIGEST], copy=found["pretraining"]),
+        ]
+        for start, found in task["pretraining"].items()
+    ]
+    header = ["Start", "Head", "Texts", "Held-out texts", "Tokens seen", "Steps", "Loss before"]
+    return table(
+        f"Continued pretraining: {task['title']}",
+        [*header, "Loss after", "Checkpoint"],
+        rows,
+        numeric=set(range(2, 8)),
     )
 
 

@@ -60,6 +60,7 @@ def render(
             "data": facts.data_facts(task),
             "runs": details.runs_table(task),
             "options": details.options_table(task),
+            "pretraining": details.pretraining_table(task),
             "observed": details.observed_table(task),
             "certificates": details.certificates_table(task, certificates.get(name, {})),
         }

@@ -18,15 +18,17 @@ from tunetrail.layout import (
     COMPARISON,
     HISTORY,
     METRICS,
+    PRETRAIN,
     REPORT,
     RESULT,
     SCORES,
     TABLE,
 )
+from tunetrail.modeling.base import checkpoint_folder
 from tunetrail.params import Params
 from tunetrail.provenance import provenance
 from tunetrail.report import html, markdown, plots
-from tunetrail.run import Budget, PlannedRun, planned_runs
+from tunetrail.run import PRETRAINED, Budget, PlannedRun, planned_runs
 from tunetrail.splits import SETS
 from tunetrail.task import read_task
 
@@ -49,7 +51,7 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
     comparison: dict[str, Any] = {
         "project": params.project,
         "base": read_json(base / "card.json"),
-        "tasks": {name: _task(name, params, plan, data, runs) for name in params.tasks},
+        "tasks": {name: _task(name, params, plan, data, runs, base) for name in params.tasks},
     }
     costs = {
         task: {label: read_json(runs / "cost" / task / f"{label}.json") for label in params.methods}
@@ -83,7 +85,9 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
         write_text(folder / REPORT, report)
 
 
-def _task(name: str, params: Params, plan: Path, data: Path, runs: Path) -> dict[str, Any]:
+def _task(
+    name: str, params: Params, plan: Path, data: Path, runs: Path, base: Path
+) -> dict[str, Any]:
     task = read_task(data / "canonical" / name)
     card = read_json(data / "canonical" / name / CARD)
     gate = read_json(data / "validated" / name / RESULT)
@@ -119,9 +123,24 @@ def _task(name: str, params: Params, plan: Path, data: Path, runs: Path) -> dict
             ],
             "classes_missing": gate["classes_missing"],
         },
+        "pretraining": _pretraining(name, planned, base),
         "methods": {label: _method(planned[label], choice, runs, name) for label in params.methods},
         "winner": {"method": choice["winner"], "seed": choice["seeds"][choice["winner"]]},
     }
+
+
+def _pretraining(
+    task: str, planned: dict[str, list[PlannedRun]], base: Path
+) -> dict[str, dict[str, Any]]:
+    """Start → what its pretraining saw and gained, of every start but the base model."""
+    starts = {run.spec.start_name: None for runs in planned.values() for run in runs}
+    kept = ("pretraining", "head", "texts", "steps", "tokens", "held_out_loss")
+    found = {}
+    for start in starts:
+        if start != PRETRAINED:
+            history = read_json(checkpoint_folder(start, base, task) / PRETRAIN)
+            found[start] = {key: history[key] for key in kept}
+    return found
 
 
 def _shown(budget: Budget) -> dict[str, Any]:
@@ -156,6 +175,7 @@ def _method(
         "name": spec.method.name,
         "title": kind.title if label == spec.method.name else f"{kind.title} ({label})",
         "paper": kind.paper,
+        "start": spec.start_name,
         "options": spec.method.options,
         "mergeable": method.merge_obstacle() is None,
         **budgets[choice["budget"]],

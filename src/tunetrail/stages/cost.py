@@ -12,7 +12,7 @@ import torch
 
 from tunetrail.files import scratch, write_json
 from tunetrail.modeling.adapter import WEIGHTS, save_adapter
-from tunetrail.modeling.base import verified_base
+from tunetrail.modeling.base import verified_start
 from tunetrail.run import read_run
 from tunetrail.stages.train import build_run_model, training_rows
 from tunetrail.training import numerics
@@ -30,7 +30,7 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
     this rate. They are kept apart from training's outputs, which stay free of times.
     """
     spec = read_run(run)
-    weights = verified_base(base, spec.base.digest)
+    weights = verified_start(spec, base)
     numerics.apply(spec.numerics)
     rows = training_rows(spec, data)
     model, method = build_run_model(spec, weights)

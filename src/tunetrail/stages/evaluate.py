@@ -11,7 +11,7 @@ from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, tree_digest, write_json
 from tunetrail.layout import METRICS, PREDICTIONS
 from tunetrail.modeling.adapter import load_adapter
-from tunetrail.modeling.base import verified_base
+from tunetrail.modeling.base import verified_start
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.run import RunSpec, read_run
 from tunetrail.stages.train import build_run_model
@@ -46,7 +46,7 @@ def evaluate(run: Path, base: Path, adapter: Path, data: Path, out: Path) -> Non
 
 def trained_model(spec: RunSpec, base: Path, adapter: Path) -> Classifier:
     """The model of a run with its trained tensors, in eval mode."""
-    model, method = build_run_model(spec, verified_base(base, spec.base.digest))
+    model, method = build_run_model(spec, verified_start(spec, base))
     method.fold(model)
     load_adapter(model, adapter, run=spec.digest, base=spec.base.digest)
     return model.eval()

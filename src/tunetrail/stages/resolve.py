@@ -10,22 +10,23 @@ from tunetrail import methods
 from tunetrail.code import code_digest
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json, replacing, tree_digest
-from tunetrail.layout import CARD
+from tunetrail.layout import CARD, PRETRAIN
 from tunetrail.methods._count import trained_parameters
-from tunetrail.modeling.base import check_base, read_base
-from tunetrail.params import Params, method_name, method_of
+from tunetrail.modeling.base import check_base, checkpoint_folder, read_base
+from tunetrail.params import Params, method_name, method_of, start_of
 from tunetrail.run import (
+    PRETRAINED,
     BaseModel,
     Budget,
     Data,
     MethodSpec,
-    Numerics,
     PlannedRun,
     RunSpec,
+    Start,
     write_run,
 )
 from tunetrail.task import read_task
-from tunetrail.training.numerics import best_precision
+from tunetrail.training.numerics import settled
 
 
 def resolve(
@@ -59,14 +60,7 @@ def resolve(
         fit=tree_digest(prepared / "fit"),
         test=tree_digest(prepared / "test"),
     )
-    model = BaseModel(
-        digest=card["digest"], max_length=params.base.max_length, pooling=params.base.pooling
-    )
-    requested = params.numerics
-    numerics = Numerics(
-        precision=best_precision() if requested.precision == "auto" else requested.precision,
-        threads=requested.threads,
-    )
+    numerics = settled(params.numerics.precision, params.numerics.threads)
     for label, budget in params.budgets.items():
         _check_shots(budget, read_json(prepared / "fit" / CARD)["sets"]["train"], label, path)
     seen: dict[str, str] = {}
@@ -77,7 +71,7 @@ def resolve(
             trained_parameters(method, config, params.base.pooling)  # attaches it, without numbers
             name = method_name(params, label)
             spec = {
-                "base": model,
+                **_started(start_of(params, label, path), params, base, task.name),
                 "data": data,
                 "method": MethodSpec(name=name, options=method.model_dump(mode="json")),
                 "training": params.training,
@@ -97,6 +91,24 @@ def resolve(
                 write_run(folder / run.file, run)
                 if (budget_label, seed) == (params.main_budget, params.seeds[0]):
                     write_run(folder / f"{label}.json", run)
+
+
+def _started(start: str, params: Params, base: Path, task: str) -> dict[str, Any]:
+    """The parts of a run that say what it starts from.
+
+    Raises:
+        TuneTrailError: That checkpoint is not there.
+    """
+    folder = checkpoint_folder(start, base, task)
+    model = BaseModel(
+        digest=read_base(folder)[1]["digest"],
+        max_length=params.base.max_length,
+        pooling=params.base.pooling,
+    )
+    if start == PRETRAINED:
+        return {"base": model}
+    pretraining = read_json(folder / PRETRAIN)["pretraining"]
+    return {"base": model, "start": Start(name=start, digest=pretraining)}
 
 
 def _check_shots(budget: Budget, train: dict[str, Any], label: str, path: Path) -> None:

@@ -16,14 +16,15 @@ from tunetrail.layout import HISTORY
 from tunetrail.machine import require_room
 from tunetrail.methods import Method, attach, resolve
 from tunetrail.modeling.adapter import save_adapter
-from tunetrail.modeling.base import verified_base
+from tunetrail.modeling.base import verified_start
 from tunetrail.modeling.classifier import Classifier, build_classifier
 from tunetrail.run import RunSpec, read_run
 from tunetrail.training import numerics
 from tunetrail.training.checkpoint import forget
-from tunetrail.training.loop import Progress, fit, silent
+from tunetrail.training.loop import fit
 from tunetrail.training.numerics import derived_seed
 from tunetrail.training.rows import Rows, read_rows
+from tunetrail.training.schedule import Progress, silent
 
 
 def train(run: Path, base: Path, data: Path, out: Path, progress: Progress = silent) -> None:
@@ -36,14 +37,14 @@ def train(run: Path, base: Path, data: Path, out: Path, progress: Progress = sil
         base: What the base stage wrote.
         data: The ``fit`` output of the prepare stage.
         out: Folder of the adapter and ``history.json``.
-        progress: See :data:`tunetrail.training.loop.Progress`.
+        progress: See :data:`tunetrail.training.schedule.Progress`.
 
     Raises:
         TuneTrailError: Inputs that are not those of the run.
         TrainingDiverged: The loss is no longer finite.
     """
     spec = read_run(run)
-    weights = verified_base(base, spec.base.digest)
+    weights = verified_start(spec, base)
     if tree_digest(data) != spec.data.fit:
         raise TuneTrailError(
             f"{data} is not the data of this run", "run the prepare and resolve stages again"

@@ -197,7 +197,7 @@ def _parameters(run: PlannedRun) -> dict[str, str]:
         "budget": run.budget,
         "seed": spec.seed,
         "base_digest": spec.base.digest,
-        "start": spec.start,
+        "start": spec.start_name,
         **spec.method.options,
         **{k: v for k, v in dumped["budget"].items() if v is not None},
         **dumped["training"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,12 @@ from tunetrail.errors import TrainingDiverged
 from tunetrail.methods import Method
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.modeling.dropout import share_noise
-from tunetrail.run import RunSpec, Training
+from tunetrail.run import RunSpec
 from tunetrail.training.checkpoint import Checkpoints
 from tunetrail.training.numerics import derived_seed
 from tunetrail.training.predict import predict_logits, score
 from tunetrail.training.rows import Rows, training_batches
-
-#: Called with (step, steps in all, mean loss of the last steps).
-Progress = Callable[[int, int, float], None]
+from tunetrail.training.schedule import Length, Progress, build_optimizer, rate_factor, silent
 
 #: Where a run without a checkpoint starts.
 _START: dict[str, Any] = {
@@ -32,10 +30,6 @@ _START: dict[str, Any] = {
 
 #: Points of the loss curve that a run records, at most.
 _CURVE_POINTS = 50
-
-
-def silent(step: int, steps: int, loss: float) -> None:
-    """Progress that nobody watches."""
 
 
 class TrainStep:
@@ -114,29 +108,6 @@ class TrainStep:
     def finish(self) -> None:
         """Give the model its plain forward back."""
         self._accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-
-
-class Length:
-    """How long a run is: a number of steps, or steps until the time is up.
-
-    Args:
-        steps: Optimiser steps, or None with a time limit.
-        minutes: The time limit. Only training steps count, not the scoring between them.
-        spent: Seconds of it that are spent already.
-    """
-
-    def __init__(self, steps: int | None, minutes: float | None, spent: float) -> None:
-        self._steps, self._seconds, self.spent = steps, (minutes or 0.0) * 60, spent
-
-    def total(self, done: int) -> int:
-        """Steps of the whole run; under a time limit foretold from the pace of those ``done``."""
-        if self._steps is not None:
-            return self._steps
-        return max(done + 1, round(done * self._seconds / self.spent)) if self.spent else done + 1
-
-    def reached(self, step: int) -> bool:
-        """Whether ``step``, just done, was the last one."""
-        return step >= self._steps if self._steps is not None else self.spent >= self._seconds
 
 
 def fit(
@@ -301,31 +272,6 @@ def count_steps(spec: RunSpec, rows: int) -> tuple[int | None, int]:
     if spec.budget.epochs is not None:
         return spec.budget.epochs * per_epoch, per_epoch
     return spec.budget.steps, per_epoch
-
-
-def build_optimizer(
-    model: nn.Module, learning_rate: float, training: Training
-) -> torch.optim.AdamW:
-    """AdamW over what trains; vectors (biases, norms, scales) are not decayed."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": training.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
-
-
-def rate_factor(step: int, steps: int, training: Training) -> float:
-    """Share of the peak learning rate at ``step`` (1 … ``steps``)."""
-    warmup = round(training.warmup * steps)
-    if step <= warmup:
-        return step / max(1, warmup)
-    if training.schedule == "constant":
-        return 1.0
-    rest = (steps - step + 1) / max(1, steps - warmup)
-    if training.schedule == "linear":
-        return rest
-    return 0.5 * (1 - math.cos(math.pi * rest))
 
 
 def _mean_loss(recent: list[torch.Tensor], step: int, train_step: TrainStep) -> float:

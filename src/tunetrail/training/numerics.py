@@ -19,6 +19,13 @@ def best_precision() -> Literal["bf16", "fp32"]:
     return "bf16" if native else "fp32"
 
 
+def settled(precision: Literal["auto", "bf16", "fp32"], threads: int) -> Numerics:
+    """Numerics as asked for, with ``auto`` decided by this machine."""
+    return Numerics(
+        precision=best_precision() if precision == "auto" else precision, threads=threads
+    )
+
+
 def apply(numerics: Numerics) -> None:
     """Set the CPU threads of this process and pick the faster exact float32 kernels."""
     torch.set_num_threads(numerics.threads)
