@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from tunetrail import methods, metrics
 from tunetrail.errors import TuneTrailError, unknown
+from tunetrail.kinds import kind_of
 from tunetrail.run import Budget, Pooling, Training
 from tunetrail.settings import Settings, parse, read_yaml
 from tunetrail.sources import read_source
@@ -125,13 +126,14 @@ def task_of(params: Params, name: str, path: Path) -> TaskSpec:
     """Task ``name`` of the plan, built-in declaration and overrides together."""
     where = f"{path}: tasks.{name}"
     task = load_task(name, params.tasks[name], where)
+    predicts = kind_of(task).predicts
     for metric in task.metrics:
-        metrics.find(metric, where).check(len(task.labels), where)
+        metrics.find(metric, where).check(predicts, len(task.labels), where)
     for label, budget in params.budgets.items():
         if budget.shots is not None and not task.labels:
             raise TuneTrailError(
                 f"{path}: budgets.{label}: shots are rows of each class, "
-                f"but task '{name}' predicts a number",
+                f"but task '{name}' predicts {predicts}",
                 "use 'fraction', or remove the task",
             )
     return task

@@ -10,6 +10,7 @@ from tunetrail import methods
 from tunetrail.code import code_digest
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json, replacing, tree_digest
+from tunetrail.kinds import kind_of
 from tunetrail.layout import CARD
 from tunetrail.methods._count import trained_parameters
 from tunetrail.modeling.base import check_base, read_base
@@ -55,13 +56,13 @@ def resolve(
         task=task.name,
         labels=task.labels,
         range=task.range,
+        answers=task.answers,
         metrics=task.metrics,
         fit=tree_digest(prepared / "fit"),
         test=tree_digest(prepared / "test"),
     )
-    model = BaseModel(
-        digest=card["digest"], max_length=params.base.max_length, pooling=params.base.pooling
-    )
+    pooling = params.base.pooling if kind_of(task).pooled else "none"
+    model = BaseModel(digest=card["digest"], max_length=params.base.max_length, pooling=pooling)
     requested = params.numerics
     numerics = Numerics(
         precision=best_precision() if requested.precision == "auto" else requested.precision,
@@ -74,7 +75,7 @@ def resolve(
         for label in params.methods:
             method = method_of(params, label, path)
             method.check(card, params.base.max_length)
-            trained_parameters(method, config, params.base.pooling)  # attaches it, without numbers
+            trained_parameters(method, config, pooling)  # attaches it, without numbers
             name = method_name(params, label)
             spec = {
                 "base": model,
