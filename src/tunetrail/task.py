@@ -22,6 +22,9 @@ BUILT_IN = Path(__file__).parent / "tasks"
 
 Split = Literal["train", "validation", "test"]
 
+#: Which of these keys is there says what is predicted.
+_TARGETS = ("labels", "range", "answers")
+
 _CLASS_METRICS = ("accuracy", "f1_macro")
 _NUMBER_METRICS = ("pearson", "spearman")
 _ANSWER_METRICS = ("f1_squad", "exact_match")
@@ -105,7 +108,8 @@ class TaskSpec(Settings):
     domain: str = ""
     source: Path = Field(description="data file, folder, or pointer file")
     files: dict[Literal["train", "validation", "test", "all"], str] | None = Field(
-        default=None, description="paths inside the source; default: found by name"
+        default=None,
+        description="paths inside the source, without ending if any will do; default: by name",
     )
     format: Format = Format()
     columns: Columns
@@ -220,8 +224,9 @@ def load_task(name: str, overrides: Mapping[str, Any] | None, where: str) -> Tas
     if kind not in known and (kind != name or "columns" not in given):
         raise unknown("task", str(kind), known, where)
     declared = read_yaml(known[kind]) if kind in known else {}
-    if given.get("range") is not None:  # the built-in classes are cut from the same number
-        declared = {k: v for k, v in declared.items() if k not in ("labels", "bins", "metrics")}
+    if any(given.get(k) is not None and k not in declared for k in _TARGETS):
+        # Something else is predicted: a number, say, of which the built-in classes are cut.
+        declared = {k: v for k, v in declared.items() if k not in (*_TARGETS, "bins", "metrics")}
     return parse(TaskSpec, {**declared, **given, "name": name}, where)
 
 

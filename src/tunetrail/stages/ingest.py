@@ -77,7 +77,7 @@ def _files(content: Path, task: TaskSpec) -> dict[str, Path]:
     """Split (or ``all``) → file."""
     found: dict[str, Path]
     if task.files is not None:
-        found = {split: content / name for split, name in task.files.items()}
+        found = {split: _named(content, name) for split, name in task.files.items()}
         for split, path in found.items():
             if not path.is_file():
                 raise TuneTrailError(
@@ -115,6 +115,13 @@ def _files(content: Path, task: TaskSpec) -> dict[str, Path]:
             "add a train file, or one file that is split for you",
         )
     return found
+
+
+def _named(content: Path, name: str) -> Path:
+    """The file, or where there is none of that name the one with that and a known ending."""
+    path = content / name
+    endings = (path.with_name(path.name + ending) for ending in READERS)
+    return path if path.is_file() else next((p for p in endings if p.is_file()), path)
 
 
 def _canonical(frame: pd.DataFrame, task: TaskSpec, split: str, file: str) -> pd.DataFrame:
