@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import new_project
 from tests.tiny import VOCABULARY, fresh_accelerate, make_spec, move, run_model, write_base
 from tunetrail import methods, metrics
 from tunetrail.errors import TuneTrailError
@@ -510,3 +511,81 @@ def test_the_served_model_answers_like_the_evaluated_one(finished: Path) -> None
         answers["answer"], answers["start"], inputs["context"], strict=True
     ):
         assert context[start : start + len(answer)] == answer
+
+
+# -- the shipped commands -------------------------------------------------------------------------
+
+PEOPLE = ["Anna", "Boris", "Clara", "David", "Elena", "Farid", "Greta", "Hamid", "Irene", "Jonas"]
+PLACES = ["Lisbon", "Oslo", "Nairobi", "Lima", "Kyoto", "Cairo", "Quebec", "Hanoi", "Porto", "Riga"]
+THINGS = ["violins", "lamps", "carpets", "bicycles", "clocks", "mirrors", "tents", "kettles"]
+
+
+def sales(count: int) -> pd.DataFrame:
+    """Sentences of who sold how much of what, and where, and questions about them, as a CSV has."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(count):
+        person, place, thing = (str(generator.choice(w)) for w in (PEOPLE, PLACES, THINGS))
+        amount = str(generator.integers(11, 999))
+        opening = f"Order {number} was closed on day {generator.integers(1, 99)}. "
+        context = f"{opening}In {place} {person} sold {amount} {thing} to an old friend."
+        questions = {
+            f"Who sold {thing}?": person,
+            f"Where did {person} sell {thing}?": place,
+            f"How many {thing} did {person} sell?": amount,
+            f"What did {person} sell in {place}?": thing,
+        }
+        question = str(generator.choice(list(questions)))
+        answer = questions[question]
+        start = context.index(answer, len(opening))
+        label = json.dumps({"text": [answer], "answer_start": [start]})
+        rows.append({"asked": question, "note": context, "found": label})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.pipeline
+def test_a_csv_of_questions_becomes_a_model_that_answers(tmp_path: Path) -> None:
+    project = new_project(tmp_path / "project")
+    sales(420).to_csv(project.root / "data" / "sales.csv", index=False)
+    project.change(
+        project="sales",
+        tasks={
+            "sales": {
+                "source": "data/sales.csv",
+                "columns": {"text": "asked", "text_pair": "note", "label": "found"},
+                "answers": {"stride": 8, "max_length": 4},
+                # Made-up sentences are alike; they would be dropped.
+                "checks": {"near_duplicate": 1.0},
+            }
+        },
+        methods={
+            "lora": {"learning_rate": 3e-3},
+            # Steps too small to change a weight: the head as the seed draws it.
+            "untrained": {"method": "head", "learning_rate": 1e-12},
+        },
+        seeds=[1],
+        budgets={"few": {"epochs": 3}},
+        training={"batch_size": 8},
+    )
+    project.run()
+    scores = project.json("comparison/scores.json")["sales"]
+    assert scores["lora"]["f1_squad"] > scores["untrained"]["f1_squad"] + 0.4
+    certificate = project.json("runs/export/sales/lora/certificate.json")
+    assert certificate["passed"]
+    assert certificate["prediction_flips"] == 0
+    task = project.json("comparison/comparison.json")["tasks"]["sales"]
+    assert task["majority_title"] == "the whole context"
+    assert task["majority"]["exact_match"] == 0
+    report = (project.root / "comparison" / "report.html").read_text()
+    assert "answers, as spans of the context" in report
+    assert "the whole context" in report
+
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{project.root / '.tunetrail/mlflow/mlflow.db'}")
+    model = mlflow.pyfunc.load_model("models:/sales-sales@champion")
+    context = "In Oslo Clara sold 31 lamps to a neighbour."
+    rows = pd.DataFrame({"question": ["Who sold lamps?"], "context": [context]})
+    (answer,) = model.predict(rows).to_dict("records")
+    assert answer["answer"] == "Clara"
+    assert answer["start"] == context.index("Clara")
