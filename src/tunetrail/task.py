@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tunetrail.errors import unknown
+from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import read_json
 from tunetrail.layout import TASK
 from tunetrail.run import Answers
@@ -157,6 +157,15 @@ class TaskSpec(Settings):
         usual = _ANSWER_METRICS if values.get("answers") is not None else usual
         return {**values, "metrics": usual}
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _may_be_numbers(cls, value: Any) -> Any:
+        """As YAML reads names like 1 and 2024."""
+        if not isinstance(value, list):
+            return value
+        numbers = (int, float)
+        return [str(v) if isinstance(v, numbers) and not isinstance(v, bool) else v for v in value]
+
     @field_validator("labels")
     @classmethod
     def _two_or_more(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -177,7 +186,7 @@ class TaskSpec(Settings):
         if sum(given) != 1:
             raise ValueError(
                 "give either 'labels' (classes) or 'range' (a number) or 'answers' (spans of the "
-                "second text)"
+                "second text; {} for the usual options)"
             )
         if self.answers is not None and self.columns.text_pair is None:
             raise ValueError(
@@ -222,7 +231,12 @@ def load_task(name: str, overrides: Mapping[str, Any] | None, where: str) -> Tas
     known = built_in_tasks()
     kind = given.pop("task", name)
     if kind not in known and (kind != name or "columns" not in given):
-        raise unknown("task", str(kind), known, where)
+        if kind == name and any(key in given for key in _TARGETS):
+            raise TuneTrailError(
+                f"{where}: 'columns' is missing", "add it: `columns: {text: …, label: …}`"
+            )
+        error = unknown("task", str(kind), known, where)
+        raise TuneTrailError(error.problem, f"{error.fix}; a task of your own needs 'columns'")
     declared = read_yaml(known[kind]) if kind in known else {}
     if any(given.get(k) is not None and k not in declared for k in _TARGETS):
         # Something else is predicted: a number, say, of which the built-in classes are cut.

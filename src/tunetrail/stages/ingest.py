@@ -14,7 +14,7 @@ from tunetrail.kinds import first, kind_of
 from tunetrail.layout import CARD, DATA, TASK
 from tunetrail.sources import read_source
 from tunetrail.tables import READERS, read_table
-from tunetrail.task import TaskSpec
+from tunetrail.task import TaskSpec, built_in_tasks
 
 _SPLITS = ("train", "validation", "test")
 
@@ -82,7 +82,12 @@ def _files(content: Path, task: TaskSpec) -> dict[str, Path]:
             if not path.is_file():
                 raise TuneTrailError(
                     f"task '{task.name}': files.{split} '{path.name}' is not in the source",
-                    "correct 'files'",
+                    "correct 'files'"
+                    + (
+                        ", which the built-in task has; a task of your own needs another name"
+                        if task.name in built_in_tasks()
+                        else ""
+                    ),
                 )
     elif content.is_file():
         found = {"all": content}
