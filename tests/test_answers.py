@@ -584,8 +584,10 @@ def test_a_csv_of_questions_becomes_a_model_that_answers(tmp_path: Path) -> None
 
     mlflow.set_tracking_uri(f"sqlite:///{project.root / '.tunetrail/mlflow/mlflow.db'}")
     model = mlflow.pyfunc.load_model("models:/sales-sales@champion")
-    context = "In Oslo Clara sold 31 lamps to a neighbour."
-    rows = pd.DataFrame({"question": ["Who sold lamps?"], "context": [context]})
-    (answer,) = model.predict(rows).to_dict("records")
-    assert answer["answer"] == "Clara"
-    assert answer["start"] == context.index("Clara")
+    found = pd.read_parquet(
+        project.root / "runs/evaluate/sales/lora/few/1/predictions.parquet"
+    ).set_index("id")
+    texts = pd.read_parquet(project.root / "data/canonical/sales/data.parquet").set_index("id")
+    asked = texts.loc[found.index].rename(columns={"text": "question", "text_pair": "context"})
+    served = model.predict(asked[["question", "context"]])
+    assert served["answer"].tolist() == found["prediction"].tolist()
