@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tasks import GLUE, run_flow
+from benchmarks.tasks import TASKS, run_flow
 from tunetrail import methods
 from tunetrail.layout import HISTORY
 
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("tasks", nargs="+", choices=sorted(GLUE))
+    parser.add_argument("tasks", nargs="+", choices=sorted(TASKS))
     parser.add_argument("--data", type=Path, required=True, help="a folder for each task")
     parser.add_argument("--folder", type=Path, required=True, help="where it runs, and goes on")
     parser.add_argument("--rows", type=int, help="training rows of a task (default: all)")
@@ -120,7 +120,7 @@ def main() -> None:
     changes = {
         "project": "all-methods",
         "tasks": {
-            task: GLUE[task] | limits | {"source": str((options.data / task).absolute())}
+            task: TASKS[task] | limits | {"source": str((options.data / task).absolute())}
             for task in options.tasks
         },
         "methods": {name: {} for name in methods.names()},

@@ -13,7 +13,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks.tasks import GLUE, run_flow
+from benchmarks.tasks import TASKS, run_flow
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("task", choices=sorted(GLUE))
+    parser.add_argument("task", choices=sorted(TASKS))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pooling", choices=["mean", "cls"], default="mean")
     parser.add_argument("--out", type=Path, help="write scores here as JSON")
@@ -29,7 +29,7 @@ def main() -> None:
     changes = {
         "project": options.task,
         "base": {"pooling": options.pooling},
-        "tasks": {options.task: GLUE[options.task] | {"source": str(options.data.absolute())}},
+        "tasks": {options.task: TASKS[options.task] | {"source": str(options.data.absolute())}},
         "methods": {"full": {"learning_rate": 5e-5}, "lora": {"learning_rate": 1e-3}},
         "budgets": {"full": {"epochs": 3}},
     }

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.tasks import GLUE, prepared_task
+from benchmarks.tasks import TASKS, prepared_task
 from tunetrail.files import tree_digest
 from tunetrail.methods import resolve
 from tunetrail.provenance import provenance
@@ -116,7 +116,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         task = (
-            load_task("mrpc", {**GLUE["mrpc"], "source": options.data}, "benchmark")
+            load_task("mrpc", {**TASKS["mrpc"], "source": options.data}, "benchmark")
             if options.data
             else load_task("movie", {"source": Path("data/hutto.yaml")}, "benchmark")
         )

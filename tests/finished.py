@@ -59,6 +59,7 @@ def _task(name: str, title: str) -> Json:
         "domain": "reviews",
         "labels": ["bad", "good"],
         "range": None,
+        "predicts": "bad, good",
         "metrics": list(METRICS),
         "metric_titles": METRICS,
         "primary": "accuracy",

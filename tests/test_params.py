@@ -87,6 +87,11 @@ def test_task_override_replaces_the_built_in_key(key: str, folder: Path) -> None
     assert task.columns.label == "rating"  # untouched
 
 
+def test_labels_may_be_numbers_in_yaml(folder: Path) -> None:
+    path = write(folder, "tasks/own", {**OWN, "labels": [1, 2.5, "three"]})
+    assert task_of(read_params(path), "own", path).labels == ("1", "2.5", "three")
+
+
 UNKNOWN = [
     ("sedes", [1], "unknown key 'sedes'", "seeds"),
     ("training/batchsize", 8, "unknown key 'batchsize'", "batch_size"),
@@ -132,15 +137,15 @@ def test_unknown_nested_key_is_placed_below_its_parent(
 
 REFUSED = [
     # wrong type
-    ("project", 3, "'project' is 3: input should be a valid string"),
-    ("seeds", 3, "'seeds' is 3: input should be a valid tuple"),
-    ("seeds", [1, "two"], "'seeds.1' is 'two': input should be a valid integer"),
-    ("training", None, "'training' is None: input should be a valid dictionary"),
-    ("training/batch_size", "big", "'training.batch_size' is 'big': input should be a valid int"),
-    ("methods/lora", None, "'methods.lora' is None: input should be a valid dictionary"),
+    ("project", 3, "'project' is 3: must be a text"),
+    ("seeds", 3, "'seeds' is 3: must be a list"),
+    ("seeds", [1, "two"], "'seeds.1' is 'two': must be a whole number"),
+    ("training", None, "'training' is None: must be keys with values"),
+    ("training/batch_size", "big", "'training.batch_size' is 'big': must be a whole number"),
+    ("methods/lora", None, "'methods.lora' is None: must be keys with values"),
     ("methods/lora", {"method": 3}, "methods.lora: 'method' is 3, not a name"),
-    ("methods/lora/rank", "big", "methods.lora: 'rank' is 'big': input should be a valid integer"),
-    ("tasks/movie/labels", "neg", "tasks.movie: 'labels' is 'neg': input should be a valid tuple"),
+    ("methods/lora/rank", "big", "methods.lora: 'rank' is 'big': must be a whole number"),
+    ("tasks/movie/labels", "neg", "tasks.movie: 'labels' is 'neg': must be a list"),
     ("seeds", [True], "'seeds' is [True]: true and false are not valid here"),
     ("training/batch_size", True, "'training.batch_size' is True: true and false are not valid"),
     ("tasks/own", {**OWN, "labels": [True, False]}, "'labels' is [True, False]: true and false"),
@@ -206,6 +211,26 @@ REFUSED = [
         "metric 'pearson' scores a number, the task predicts classes\n  fix: use one of accuracy",
     ),
     ("tasks/own", {"task": "moovie", "source": "x"}, "unknown task 'moovie'\n  fix: did you mean"),
+    (
+        "tasks/own",
+        {"source": "x.csv", "labels": ["a", "b"]},
+        "tasks.own: 'columns' is missing\n  fix: add it: `columns: {text: …, label: …}`",
+    ),
+    ("tasks/own", {"source": "x.csv"}, "; a task of your own needs 'columns'"),
+    (
+        "tasks/own",
+        {**OWN, "columns": {"question": "t", "label": "l"}},
+        "tasks.own.columns: unknown key 'question'\n  fix: valid: group, id, label, text, text",
+    ),
+    ("tasks/own", {**OWN, "columns": ["t", "l"]}, "must be keys with values, {key: value}"),
+    ("tasks/own", {**OWN, "metrics": "accuracy"}, "'metrics' is 'accuracy': must be a list, [a,"),
+    ("tasks/own", {**OWN, "labels": [True, False]}, "true and false are not valid here (quote it"),
+    (
+        "tasks/own",
+        {**OWN, "answers": {}},
+        "tasks.own: give either 'labels' (classes) or 'range' (a number) or 'answers' (spans of "
+        "the second text; {} for the usual options)\n  fix: change 'tasks.own'",
+    ),
     ("seeds", [1, 2, 1], "'seeds' is [1, 2, 1]: seeds must be different from each other"),
     ("seeds", [0, -1], "'seeds' is [0, -1]: seeds must not be negative"),
     ("tasks/movie/labels", ["a", "b"], "2 labels need 1 'bins'"),

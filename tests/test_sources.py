@@ -349,7 +349,7 @@ POINTER = {"kind": "package", "name": "x", "version": "1", "member": "m", "sha25
     [
         ({"kind": "pakage"}, "unknown source kind 'pakage'\n  fix: did you mean 'package'?"),
         ({"kind": None}, "unknown source kind 'None'\n  fix: valid: files, hub, package"),
-        ({"version": 1.0}, "'version' is 1.0: input should be a valid string"),
+        ({"version": 1.0}, "'version' is 1.0: must be a text"),
         ({"membr": "m"}, "unknown key 'membr'\n  fix: did you mean 'member'?"),
         ({"sha256": "abc"}, "'sha256' is 'abc': string should match"),
         ({"member": "/etc/passwd"}, "'member' is '/etc/passwd': must be a path inside"),

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from tunetrail import methods, metrics
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import read_json
+from tunetrail.kinds import kind_of
 from tunetrail.modeling.sites import check_masked
 from tunetrail.pretraining import DomainText, Pretraining
 from tunetrail.run import BASE, PRETRAINED, Budget, Pooling, Training
@@ -146,13 +147,14 @@ def task_of(params: Params, name: str, path: Path) -> TaskSpec:
     """Task ``name`` of the plan, built-in declaration and overrides together."""
     where = f"{path}: tasks.{name}"
     task = load_task(name, params.tasks[name], where)
+    predicts = kind_of(task).predicts
     for metric in task.metrics:
-        metrics.find(metric, where).check(len(task.labels), where)
+        metrics.find(metric, where).check(predicts, len(task.labels), where)
     for label, budget in params.budgets.items():
         if budget.shots is not None and not task.labels:
             raise TuneTrailError(
                 f"{path}: budgets.{label}: shots are rows of each class, "
-                f"but task '{name}' predicts a number",
+                f"but task '{name}' predicts {predicts}",
                 "use 'fraction', or remove the task",
             )
     return task

@@ -80,7 +80,18 @@ class BaseModel(Settings):
 
     digest: str = Field(description="sha256 over the model folder, of the start if it has one")
     max_length: int = Field(ge=4, description="tokens a text is cut to")
-    pooling: Pooling = Field(description="what the head reads")
+    pooling: Pooling | Literal["none"] = Field(
+        description="what the head reads; none: every token by itself"
+    )
+
+
+class Answers(Settings):
+    """How answers are found in a context."""
+
+    stride: int = Field(
+        default=32, ge=0, description="tokens that two windows of a long context share"
+    )
+    max_length: int = Field(default=30, ge=1, description="tokens that an answer may have")
 
 
 class Data(Settings):
@@ -90,6 +101,9 @@ class Data(Settings):
     labels: tuple[str, ...] = Field(description="class names; none where a number is predicted")
     range: tuple[float, float] | None = Field(
         default=None, description="lowest and highest label where a number is predicted"
+    )
+    answers: Answers | None = Field(
+        default=None, description="how answers are found where spans are predicted"
     )
     metrics: tuple[str, ...]
     fit: str = Field(description="digest of the training and selection sets")

@@ -87,7 +87,25 @@ def parse(model: type[S], values: Any, where: str) -> S:
     except TuneTrailError as error:
         raise TuneTrailError(f"{where}: {error.problem}", error.fix) from None
     except pydantic.ValidationError as error:
-        raise _readable(model, error.errors()[0], where) from None
+        # A key that is not known is often the one that is missing, misspelt.
+        errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        raise _readable(model, errors[0], where) from None
+
+
+#: What pydantic says in terms of Python, by its type of error.
+_PLAIN = {
+    "dict_type": "must be keys with values, {key: value}",
+    "model_type": "must be keys with values, {key: value}",
+    "tuple_type": "must be a list, [a, b]",
+    "string_type": "must be a text (in quotes if it is a number)",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+}
 
 
 def _readable(model: type[pydantic.BaseModel], error: Any, where: str) -> TuneTrailError:
@@ -100,12 +118,15 @@ def _readable(model: type[pydantic.BaseModel], error: Any, where: str) -> TuneTr
         return unknown("key", location[-1], parent.model_fields if parent else [], prefix)
     if error["type"] == "missing":
         return TuneTrailError(f"{where}: '{key}' is missing", f"add the key '{location[-1]}'")
-    rule = error["msg"].removeprefix("Value error, ")
+    rule = _PLAIN.get(error["type"], error["msg"].removeprefix("Value error, "))
     rule = rule[0].lower() + rule[1:]
-    shown = repr(error["input"])
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
     place = f"{where}: '{key}'" if key else where
-    return TuneTrailError(f"{place} is {shown}: {rule}", f"change '{key or where}'")
+    shown = repr(error["input"])
+    if len(shown) <= 80:
+        place += f" is {shown}"
+    elif not isinstance(error["input"], dict):  # of many keys the rule says which
+        place += f" is {shown[:77]}..."
+    return TuneTrailError(f"{place}: {rule}", f"change '{key or where.rpartition(': ')[2]}'")
 
 
 def _model_at(

@@ -1,4 +1,4 @@
-"""A task: which columns of which data make a problem of classes or numbers, and how it is judged.
+"""A task: which columns of which data make a problem, what is predicted, and how it is judged.
 
 Built-in tasks are the files ``tasks/*.yaml`` of this package. ``params.yaml`` may override keys of
 a built-in task or declare a whole one; both are read by :func:`load_task`.
@@ -8,32 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tunetrail.errors import unknown
+from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import read_json
 from tunetrail.layout import TASK
+from tunetrail.run import Answers
 from tunetrail.settings import Settings, parse, read_yaml
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BUILT_IN = Path(__file__).parent / "tasks"
 
 Split = Literal["train", "validation", "test"]
 
+#: Which of these keys is there says what is predicted.
+_TARGETS = ("labels", "range", "answers")
+
 _CLASS_METRICS = ("accuracy", "f1_macro")
 _NUMBER_METRICS = ("pearson", "spearman")
+_ANSWER_METRICS = ("f1_squad", "exact_match")
 
 
 class Columns(Settings):
     """Which column of the data holds what."""
 
-    text: str = Field(description="the text, or the first of a pair")
-    text_pair: str | None = Field(default=None, description="the second text of a pair")
-    label: str = Field(description="class name, class index, or a number")
+    text: str = Field(description="the text, the first of a pair, or a question")
+    text_pair: str | None = Field(
+        default=None, description="the second text of a pair, or the context with the answers"
+    )
+    label: str = Field(description="class name, class index, a number, or answers")
     id: str | None = Field(default=None, description="unique row name; default: row number")
     group: str | None = Field(
         default=None, description="rows of one group never fall into different splits"
@@ -82,6 +86,9 @@ class Checks(Settings):
     near_duplicate: float = Field(
         default=0.8, ge=0.5, le=1, description="similarity from which texts are nearly the same"
     )
+    spans: float = Field(
+        default=0.0, ge=0, le=1, description="answers that the context lacks at their place"
+    )
     majority: float = Field(default=0.95, gt=0, le=1, description="share of the largest class")
     length_bounds: tuple[int, int] = Field(default=(1, 20_000), description="characters")
 
@@ -94,14 +101,15 @@ class Checks(Settings):
 
 
 class TaskSpec(Settings):
-    """One task, frozen: classification with ``labels``, or regression with a ``range``."""
+    """One task, frozen: classes with ``labels``, a number with a ``range``, or ``answers``."""
 
     name: str
     title: str = ""
     domain: str = ""
     source: Path = Field(description="data file, folder, or pointer file")
     files: dict[Literal["train", "validation", "test", "all"], str] | None = Field(
-        default=None, description="paths inside the source; default: found by name"
+        default=None,
+        description="paths inside the source, without ending if any will do; default: by name",
     )
     format: Format = Format()
     columns: Columns
@@ -115,8 +123,14 @@ class TaskSpec(Settings):
     range: tuple[float, float] | None = Field(
         default=None, description="lowest and highest label; the task then predicts the number"
     )
+    answers: Answers | None = Field(
+        default=None,
+        description="the task then finds answers in `text_pair` to questions in `text`",
+    )
     metrics: tuple[str, ...] = Field(
-        min_length=1, description="default: accuracy and f1_macro; pearson and spearman of numbers"
+        min_length=1,
+        description="default: accuracy and f1_macro; pearson and spearman of numbers; f1_squad and "
+        "exact_match of answers",
     )
     split: Shares = Shares()
     limits: Limits = Limits()
@@ -139,8 +153,18 @@ class TaskSpec(Settings):
     def _usual_metrics(cls, values: Any) -> Any:
         if not isinstance(values, dict) or "metrics" in values:
             return values
-        number = values.get("range") is not None
-        return {**values, "metrics": _NUMBER_METRICS if number else _CLASS_METRICS}
+        usual = _NUMBER_METRICS if values.get("range") is not None else _CLASS_METRICS
+        usual = _ANSWER_METRICS if values.get("answers") is not None else usual
+        return {**values, "metrics": usual}
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _may_be_numbers(cls, value: Any) -> Any:
+        """As YAML reads names like 1 and 2024."""
+        if not isinstance(value, list):
+            return value
+        numbers = (int, float)
+        return [str(v) if isinstance(v, numbers) and not isinstance(v, bool) else v for v in value]
 
     @field_validator("labels")
     @classmethod
@@ -158,12 +182,21 @@ class TaskSpec(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpec:
-        if bool(self.labels) == (self.range is not None):
-            raise ValueError("give either 'labels' (classes) or 'range' (a number)")
+        given = (bool(self.labels), self.range is not None, self.answers is not None)
+        if sum(given) != 1:
+            raise ValueError(
+                "give either 'labels' (classes) or 'range' (a number) or 'answers' (spans of the "
+                "second text; {} for the usual options)"
+            )
+        if self.answers is not None and self.columns.text_pair is None:
+            raise ValueError(
+                "'answers' are found in a second text: name its column in 'columns.text_pair', and "
+                "that of the question in 'columns.text'"
+            )
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("'labels' must be different from each other")
         if self.bins is not None:
-            if self.range is not None:
+            if not self.labels:
                 raise ValueError("'bins' make classes: give 'labels' with them, not 'range'")
             if list(self.bins) != sorted(set(self.bins)):
                 raise ValueError("'bins' must be ascending")
@@ -198,31 +231,19 @@ def load_task(name: str, overrides: Mapping[str, Any] | None, where: str) -> Tas
     known = built_in_tasks()
     kind = given.pop("task", name)
     if kind not in known and (kind != name or "columns" not in given):
-        raise unknown("task", str(kind), known, where)
+        if kind == name and any(key in given for key in _TARGETS):
+            raise TuneTrailError(
+                f"{where}: 'columns' is missing", "add it: `columns: {text: …, label: …}`"
+            )
+        error = unknown("task", str(kind), known, where)
+        raise TuneTrailError(error.problem, f"{error.fix}; a task of your own needs 'columns'")
     declared = read_yaml(known[kind]) if kind in known else {}
-    if given.get("range") is not None:  # the built-in classes are cut from the same number
-        declared = {k: v for k, v in declared.items() if k not in ("labels", "bins", "metrics")}
+    if any(given.get(k) is not None and k not in declared for k in _TARGETS):
+        # Something else is predicted: a number, say, of which the built-in classes are cut.
+        declared = {k: v for k, v in declared.items() if k not in (*_TARGETS, "bins", "metrics")}
     return parse(TaskSpec, {**declared, **given, "name": name}, where)
 
 
 def read_task(canonical: Path) -> TaskSpec:
     """The task that the ingest stage froze beside its data."""
     return parse(TaskSpec, read_json(canonical / TASK), str(canonical / TASK))
-
-
-def label_card(labels: pd.Series, task: TaskSpec) -> dict[str, Any]:
-    """What a card says of a column of labels: rows of each class, or the spread of the numbers."""
-    known = labels.dropna()
-    if task.labels:
-        counts = known.astype(int).value_counts()
-        return {"labels": {name: int(counts.get(i, 0)) for i, name in enumerate(task.labels)}}
-    numbers = known.astype(float)
-    return {
-        "labels": {},
-        "numbers": {
-            "mean": float(numbers.mean()),
-            "std": float(numbers.std(ddof=0)),
-            "lowest": float(numbers.min()),
-            "highest": float(numbers.max()),
-        },
-    }

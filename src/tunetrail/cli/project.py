@@ -261,10 +261,16 @@ def tasks(
     else:
         declared = {n: read_yaml(p) for n, p in known.items()}
         rows = [
-            [n, d["title"], d["domain"], str(len(d["labels"])), ", ".join(d["metrics"])]
+            [n, d["title"], d["domain"], _predicted(d), ", ".join(d["metrics"])]
             for n, d in declared.items()
         ]
-        print_table(["task", "title", "domain", "classes", "metrics"], rows)
+        print_table(["task", "title", "domain", "predicts", "metrics"], rows)
+
+
+def _predicted(declared: dict[str, Any]) -> str:
+    if "answers" in declared:
+        return "answers"
+    return f"{len(declared['labels'])} classes" if "labels" in declared else "a number"
 
 
 @app.command()

@@ -17,19 +17,23 @@ class Metric(abc.ABC):
     title: ClassVar[str]
     #: The number of classes that it is defined for, or None for any.
     only_for: ClassVar[int | None] = None
-    #: Whether it scores numbers instead of classes.
-    of_numbers: ClassVar[bool] = False
+    #: What it scores: ``classes``, ``a number`` or ``answers``.
+    scores: ClassVar[str] = "classes"
 
     @classmethod
-    def check(cls, classes: int, where: str) -> None:
-        """Refuse a task that the metric is not defined for (0 classes: a number is predicted)."""
+    def check(cls, predicts: str, classes: int, where: str) -> None:
+        """Refuse a task that the metric is not defined for.
+
+        Args:
+            predicts: What the task predicts, as in ``scores``.
+            classes: How many classes, if it does.
+            where: File and key, for the message.
+        """
         name = cls.__module__.rpartition(".")[2]
-        if cls.of_numbers != (classes == 0):
-            kinds = ("classes", "a number")
+        if cls.scores != predicts:
             raise TuneTrailError(
-                f"{where}: metric '{name}' scores {kinds[cls.of_numbers]}, "
-                f"the task predicts {kinds[classes == 0]}",
-                f"use one of {', '.join(_names(of_numbers=classes == 0))}",
+                f"{where}: metric '{name}' scores {cls.scores}, the task predicts {predicts}",
+                f"use one of {', '.join(_names(predicts))}",
             )
         if cls.only_for not in (None, classes):
             raise TuneTrailError(
@@ -43,10 +47,35 @@ class Metric(abc.ABC):
         """Score in raw units (0.81, not 81).
 
         Args:
-            labels: True class indices (or numbers), shape ``(rows,)``.
+            labels: True class indices (or numbers, or all accepted answers of each question), shape
+                ``(rows,)``.
             predictions: Predicted ones, shape ``(rows,)``.
             classes: Number of declared classes; some may be absent from ``labels``.
         """
+
+
+class AnswerMetric(Metric):
+    """The mean score of answers, each compared with the accepted answer that it is closest to."""
+
+    scores = "answers"
+
+    @staticmethod
+    @abc.abstractmethod
+    def agreement(prediction: str, truth: str) -> float:
+        """Score of one answer by one accepted answer."""
+
+    @classmethod
+    def each(cls, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+        """Score of every answer, ``(rows,)``."""
+        pairs = zip(labels, predictions, strict=True)
+        return np.array(
+            [max(cls.agreement(text, truth) for truth in truths) for truths, text in pairs]
+        )
+
+    @classmethod
+    def score(cls, labels: np.ndarray, predictions: np.ndarray, classes: int) -> float:
+        """Mean of :meth:`each`."""
+        return float(np.mean(cls.each(labels, predictions)))
 
 
 def find(name: str, where: str = "") -> type[Metric]:
@@ -61,8 +90,8 @@ def find(name: str, where: str = "") -> type[Metric]:
     return metric
 
 
-def _names(*, of_numbers: bool) -> list[str]:
-    return sorted(n for n in modules(__name__) if find(n).of_numbers == of_numbers)
+def _names(predicts: str) -> list[str]:
+    return sorted(n for n in modules(__name__) if find(n).scores == predicts)
 
 
 def score_all(
@@ -70,3 +99,15 @@ def score_all(
 ) -> dict[str, float]:
     """Every named metric of one set of predictions."""
     return {name: float(find(name).score(labels, predictions, classes)) for name in names}
+
+
+def score_each(
+    names: tuple[str, ...], labels: np.ndarray, predictions: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Score of every prediction, ``(rows,)``, by those named metrics that are a mean over them."""
+    found = {name: find(name) for name in names}
+    return {
+        name: metric.each(labels, predictions)
+        for name, metric in found.items()
+        if issubclass(metric, AnswerMetric)
+    }

@@ -9,7 +9,7 @@ class Spearman(Metric):
     """Correlation from -1 to 1; 0 where one side is constant and it has no value."""
 
     title = "Spearman ρ"
-    of_numbers = True
+    scores = "a number"
 
     @staticmethod
     def score(labels: np.ndarray, predictions: np.ndarray, classes: int) -> float:

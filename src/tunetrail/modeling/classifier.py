@@ -14,9 +14,12 @@ from tunetrail.modeling import attention
 from tunetrail.modeling.projections import make_plain
 from tunetrail.modeling.sites import Sites, sites_of
 
+#: Logit of padding where every token has one: no probability is left for it.
+_PADDING = -1e4
+
 
 class Head(nn.Module):
-    """Dropout and a linear layer on one vector per text.
+    """Dropout and a linear layer on one vector per text, or per token.
 
     Args:
         size: Width of the vector.
@@ -39,7 +42,7 @@ class Head(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(batch, size)`` to logits ``(batch, classes)``, or numbers ``(batch, 1)``."""
+        """``(…, size)`` to logits ``(…, classes)``, or numbers ``(…, 1)``."""
         out: torch.Tensor = self.linear(self.dropout(x))
         return out.float() * self.unit + self.middle if self.number else out
 
@@ -58,7 +61,8 @@ class Classifier(nn.Module):
     """Trunk → pooling → head.
 
     Pooling ``mean`` averages the token vectors under the mask; ``cls`` uses the trunk's pooler;
-    ``last`` takes the last token, which is the only one that has seen all of a text in a decoder.
+    ``last`` takes the last token, which is the only one that has seen all of a text in a decoder;
+    with ``none`` the head reads every token of the text.
 
     Attributes:
         sites: Where methods can attach.
@@ -98,7 +102,8 @@ class Classifier(nn.Module):
     ) -> torch.Tensor:
         """Logits ``(batch, classes)``, or numbers ``(batch, 1)``.
 
-        Token ids, mask and segments have the shape ``(batch, length)``.
+        Token ids, mask and segments have the shape ``(batch, length)``. Without pooling there are
+        logits for every token, ``(batch, length, classes)``, those of padding beyond any other.
         """
         virtual = 0 if self.prompt is None else self.prompt.length
         self.mask = nn.functional.pad(attention_mask, (virtual, 0), value=1)
@@ -114,6 +119,8 @@ class Classifier(nn.Module):
         out = self.trunk(**inputs)
         hidden = out.last_hidden_state[:, virtual:] if virtual else out.last_hidden_state
         logits: torch.Tensor = self.head(self._pooled(hidden, attention_mask))
+        if self.pooling == "none":
+            logits = logits.float().masked_fill(attention_mask.unsqueeze(-1) == 0, _PADDING)
         if torch.onnx.is_in_onnx_export() and not self._segments:
             # Every exported model has the same inputs, and tracing drops what is not used.
             logits = logits + 0 * token_type_ids.sum()
@@ -128,6 +135,8 @@ class Classifier(nn.Module):
         if self.pooling == "last":
             last = mask.sum(1, keepdim=True).unsqueeze(-1) - 1
             return hidden.gather(1, last.expand(-1, -1, hidden.shape[-1])).squeeze(1)
+        if self.pooling == "none":
+            return hidden
         weights = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weights).sum(1) / weights.sum(1)
 

@@ -29,7 +29,7 @@ def data_facts(task: Json) -> list[Fact]:
     missing = checked["classes_missing"]
     lines = [
         ("Rows", [", ".join(f"{name} {text.count(rows)}" for name, rows in task["rows"].items())]),
-        ("Labels", [", ".join(task["labels"])]),
+        ("Predicts", [task["predicts"]]),
         ("Domain", [task["domain"]]),
         ("Dropped as leaking", [text.plural(checked["dropped"], "row")]),
         ("Waived checks", [f"{check}: {why}" for check, why in checked["waived"].items()]),

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from tunetrail import methods, metrics
 from tunetrail.files import read_json, replacing, write_json, write_text
 from tunetrail.intervals import summarise
+from tunetrail.kinds import Kind, kind_of
 from tunetrail.layout import (
     CARD,
     CERTIFICATE,
@@ -31,6 +29,7 @@ from tunetrail.report import html, markdown, plots
 from tunetrail.run import PRETRAINED, Budget, PlannedRun, planned_runs
 from tunetrail.splits import SETS
 from tunetrail.task import read_task
+from tunetrail.training.rows import read_rows
 
 
 def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out: Path) -> None:
@@ -89,6 +88,7 @@ def _task(
     name: str, params: Params, plan: Path, data: Path, runs: Path, base: Path
 ) -> dict[str, Any]:
     task = read_task(data / "canonical" / name)
+    kind = kind_of(task)
     card = read_json(data / "canonical" / name / CARD)
     gate = read_json(data / "validated" / name / RESULT)
     sets = {
@@ -110,8 +110,9 @@ def _task(
         "rows": {s: sets[s]["rows"] for s in SETS},
         "budgets": {label: _shown(budget) for label, budget in params.budgets.items()},
         "main_budget": choice["budget"],
-        "majority": _majority(data / "prepared" / name, task.metrics),
-        "majority_title": "majority class" if task.labels else "mean of train",
+        "predicts": kind.shown(),
+        "majority": _constant(data / "prepared" / name, kind, task.metrics),
+        "majority_title": kind.constant_title,
         "data": {"source": card["source"], "licence": card["licence"], "digest": card["digest"]},
         "validation": {
             "dropped": len(gate["dropped"]),
@@ -184,17 +185,12 @@ def _method(
     }
 
 
-def _majority(prepared: Path, names: tuple[str, ...]) -> dict[str, float]:
-    """Scores on test of the best constant answer: the class most frequent in train, or the mean."""
+def _constant(prepared: Path, kind: Kind, names: tuple[str, ...]) -> dict[str, float]:
+    """Scores on test of the answer that needs no model."""
     train = read_json(prepared / "fit" / CARD)["sets"]["train"]
-    truth = pd.read_parquet(prepared / "test" / f"{SETS[-1]}.parquet")["label"].to_numpy()
-    counts = train["labels"]
-    constant = (
-        list(counts).index(max(counts, key=counts.__getitem__))
-        if counts
-        else train["numbers"]["mean"]
-    )
-    return metrics.score_all(names, truth, np.full_like(truth, constant), len(counts))
+    rows = read_rows(prepared / "test" / f"{SETS[-1]}.parquet")
+    predictions = kind.constant(train, rows)
+    return metrics.score_all(names, kind.truths(rows), predictions, len(kind.labels))
 
 
 def _histories(task: dict[str, Any], name: str, runs: Path) -> list[dict[str, Any]]:

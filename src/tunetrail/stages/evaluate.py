@@ -9,22 +9,25 @@ import torch
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, tree_digest, write_json
+from tunetrail.kinds import kind_of
 from tunetrail.layout import METRICS, PREDICTIONS
+from tunetrail.metrics import score_each
 from tunetrail.modeling.adapter import load_adapter
 from tunetrail.modeling.base import verified_start
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.run import RunSpec, read_run
 from tunetrail.stages.train import build_run_model
 from tunetrail.training import numerics
-from tunetrail.training.predict import decide, predict_logits, score, softmax
+from tunetrail.training.predict import predict_logits, score
 from tunetrail.training.rows import Rows, read_rows
 
 
 def evaluate(run: Path, base: Path, adapter: Path, data: Path, out: Path) -> None:
     """Score a trained run on the test set, in float32, and write metrics and predictions.
 
-    Predictions have the columns ``id``, ``label``, ``prediction`` (class indices or numbers) and,
-    for classes, ``scores`` (their probabilities), in the order of the test set.
+    Predictions have the columns ``id``, ``label``, ``prediction`` (class indices, numbers, or the
+    accepted answers and the text found) and, for classes, ``scores`` (their probabilities), in the
+    order of the test set. A metric that scores every example by itself has a column of its name.
     """
     spec = read_run(run)
     model = trained_model(spec, base, adapter)
@@ -32,15 +35,17 @@ def evaluate(run: Path, base: Path, adapter: Path, data: Path, out: Path) -> Non
     numerics.apply(spec.numerics)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     logits = predict_logits(model.to(device), rows, device)
+    kind = kind_of(spec.data)
+    labels, predictions = kind.truths(rows), kind.decide(rows, logits)
     content = {
-        "id": rows.ids,
-        "label": rows.labels,
-        "prediction": decide(spec.data, logits),
+        "id": list(dict.fromkeys(rows.ids)),
+        "label": labels,
+        "prediction": predictions,
+        **kind.details(rows, logits),
+        **score_each(spec.data.metrics, labels, predictions),
     }
-    if spec.data.labels:
-        content["scores"] = list(softmax(logits))
     with replacing(out) as folder:
-        write_json(folder / METRICS, score(spec.data, rows.labels, logits))
+        write_json(folder / METRICS, score(spec.data, rows, logits))
         pd.DataFrame(content).to_parquet(folder / PREDICTIONS, index=False)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from tunetrail.files import file_digest, replacing, write_json
+from tunetrail.kinds import kind_of
 from tunetrail.layout import CERTIFICATE, MODEL, RUN, SERVING, TOKENIZER
 from tunetrail.machine import require_room
 from tunetrail.methods import resolve
@@ -21,8 +22,8 @@ from tunetrail.modeling.classifier import Classifier
 from tunetrail.run import RunSpec, read_run
 from tunetrail.stages.evaluate import read_test, trained_model
 from tunetrail.training import numerics
-from tunetrail.training.predict import predict_logits, score
-from tunetrail.training.rows import Rows, sorted_batches
+from tunetrail.training.predict import outputs, predict_logits, score
+from tunetrail.training.rows import Rows
 
 _OPSET = 18
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -36,8 +37,8 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
 
     The certificate compares ONNX Runtime with the trained model as it was evaluated (adapters not
     merged): the largest logit difference over a sweep of shapes and over the whole test set,
-    predictions that flip, and both sets of metrics. A failed certificate is written, not raised:
-    the register stage refuses the model.
+    predictions (classes, or the texts of answers) that flip, and both sets of metrics. A failed
+    certificate is written, not raised: the register stage refuses the model.
 
     Args:
         selected: The method's folder that the select stage wrote.
@@ -66,16 +67,15 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
         _write_onnx(model, folder / MODEL)
         session = _session(folder / MODEL, cores)
         onnx_sweep = [_run(session, inputs) for inputs in sweep]
-        onnx_logits = _predict(session, rows)
+        onnx_logits = outputs(rows, lambda batch: _run(session, batch))
         difference = max(
             float(np.abs(a - b).max())
             for a, b in zip([*sweep_logits, logits], [*onnx_sweep, onnx_logits], strict=True)
         )
         numerics.apply(spec.numerics)
         latency = _latency(model, _session(folder / MODEL, spec.numerics.threads), rows)
-        flips = int(
-            (logits.argmax(1) != onnx_logits.argmax(1)).sum()
-        )  # none where numbers are predicted
+        kind = kind_of(spec.data)
+        flips = kind.flips(kind.decide(rows, logits), kind.decide(rows, onnx_logits))
         certificate: dict[str, Any] = {
             "run": spec.digest,
             "tolerance": tolerance,
@@ -83,8 +83,8 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
             "sweep": [list(inputs["input_ids"].shape) for inputs in sweep],
             "rows": len(rows),
             "prediction_flips": flips,
-            "metrics_torch": score(spec.data, rows.labels, logits),
-            "metrics_onnx": score(spec.data, rows.labels, onnx_logits),
+            "metrics_torch": score(spec.data, rows, logits),
+            "metrics_onnx": score(spec.data, rows, onnx_logits),
             "passed": difference <= tolerance and flips == 0,
             "merged": obstacle is None,
             "not_merged_because": obstacle,
@@ -95,15 +95,13 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
         }
         write_json(folder / CERTIFICATE, certificate)
         shutil.copyfile(base / "model" / TOKENIZER, folder / TOKENIZER)
-        write_json(
-            folder / SERVING,
-            {"labels": list(spec.data.labels), "max_length": spec.base.max_length},
-        )
+        write_json(folder / SERVING, kind.serving() | {"max_length": spec.base.max_length})
 
 
 def _write_onnx(model: Classifier, path: Path) -> None:
     example = {name: torch.ones(2, 8, dtype=torch.int64) for name in _INPUTS}
-    axes = {name: {0: "batch", 1: "length"} for name in _INPUTS}
+    each = {0: "batch", 1: "length"}
+    axes = {name: each for name in _INPUTS}
     with warnings.catch_warnings():
         # The tracing exporter is deprecated; it is seven times faster than its successor and, with
         # eager attention, its graph is the faster one. The certificate catches a wrong trace.
@@ -114,7 +112,7 @@ def _write_onnx(model: Classifier, path: Path) -> None:
             str(path),
             input_names=list(_INPUTS),
             output_names=["logits"],
-            dynamic_axes={**axes, "logits": {0: "batch"}},
+            dynamic_axes={**axes, "logits": each if model.pooling == "none" else {0: "batch"}},
             opset_version=_OPSET,
             dynamo=False,
         )
@@ -132,16 +130,6 @@ def _session(path: Path, threads: int) -> Any:
 
 def _run(session: Any, inputs: dict[str, torch.Tensor]) -> np.ndarray:
     logits: np.ndarray = session.run(["logits"], {k: v.numpy() for k, v in inputs.items()})[0]
-    return logits
-
-
-def _predict(session: Any, rows: Rows) -> np.ndarray:
-    """Logits of ONNX Runtime for every row, ``(rows, classes)``."""
-    batches = sorted_batches(rows.lengths, 64)
-    parts = [(index, _run(session, rows.batch(index))) for index in batches]
-    logits = np.empty((len(rows), parts[0][1].shape[1]), dtype=np.float32)
-    for index, part in parts:
-        logits[index] = part
     return logits
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,11 @@ import pandas as pd
 
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import file_digest, replacing, scratch, write_json
+from tunetrail.kinds import first, kind_of
 from tunetrail.layout import CARD, DATA, TASK
 from tunetrail.sources import read_source
 from tunetrail.tables import READERS, read_table
-from tunetrail.task import TaskSpec, label_card
-
-#: How programs write that there is no label.
-_MISSING = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+from tunetrail.task import TaskSpec, built_in_tasks
 
 _SPLITS = ("train", "validation", "test")
 
@@ -26,8 +23,8 @@ def ingest(task: TaskSpec, out: Path) -> None:
     """Write ``data.parquet``, ``card.json`` and the frozen ``task.json`` to ``out``.
 
     Canonical columns: ``id``, ``group``, ``split`` (train, validation, test; null where the data
-    has no split), ``text``, ``text_pair`` (null for single texts), ``label`` (class index, or a
-    number).
+    has no split), ``text``, ``text_pair`` (null for single texts), ``label`` (class index, a
+    number, or answers as JSON).
 
     A validation or test split without any label, as public benchmarks publish it, can score
     nothing: it is left out, and the card says so.
@@ -68,7 +65,7 @@ def _card(
         "digest": file_digest(data),
         "rows": len(frame),
         "rows_by_split": {str(k): int(v) for k, v in split.value_counts().items()},
-        **label_card(frame["label"], task),
+        **kind_of(task).card(frame["label"]),
         "characters": {
             "median": float(frame["text"].fillna("").str.len().median()),
             "longest": int(frame["text"].fillna("").str.len().max()),
@@ -80,12 +77,17 @@ def _files(content: Path, task: TaskSpec) -> dict[str, Path]:
     """Split (or ``all``) → file."""
     found: dict[str, Path]
     if task.files is not None:
-        found = {split: content / name for split, name in task.files.items()}
+        found = {split: _named(content, name) for split, name in task.files.items()}
         for split, path in found.items():
             if not path.is_file():
                 raise TuneTrailError(
                     f"task '{task.name}': files.{split} '{path.name}' is not in the source",
-                    "correct 'files'",
+                    "correct 'files'"
+                    + (
+                        ", which the built-in task has; a task of your own needs another name"
+                        if task.name in built_in_tasks()
+                        else ""
+                    ),
                 )
     elif content.is_file():
         found = {"all": content}
@@ -120,6 +122,13 @@ def _files(content: Path, task: TaskSpec) -> dict[str, Path]:
     return found
 
 
+def _named(content: Path, name: str) -> Path:
+    """The file, or where there is none of that name the one with that and a known ending."""
+    path = content / name
+    endings = (path.with_name(path.name + ending) for ending in READERS)
+    return path if path.is_file() else next((p for p in endings if p.is_file()), path)
+
+
 def _canonical(frame: pd.DataFrame, task: TaskSpec, split: str, file: str) -> pd.DataFrame:
     if frame.empty:
         raise TuneTrailError(
@@ -143,7 +152,10 @@ def _canonical(frame: pd.DataFrame, task: TaskSpec, split: str, file: str) -> pd
     out["text_pair"] = frame[pair].to_numpy(dtype=object) if pair else None
     for column in ("id", "group", "split", "text", "text_pair"):
         out[column] = out[column].astype("str")
-    out["label"] = _labels(frame, task, file)
+    where = f"task '{task.name}': {file}: column '{task.columns.label}'"
+    out["label"] = kind_of(task).encode(
+        frame, task.columns.label, where, task.columns.text, task.bins
+    )
     return out
 
 
@@ -167,7 +179,7 @@ def _check_columns(frame: pd.DataFrame, task: TaskSpec, file: str) -> None:
     for column in filter(None, (task.columns.text, task.columns.text_pair)):
         odd = frame[column].map(lambda value: not isinstance(value, str)) & frame[column].notna()
         if odd.any():
-            row = _first(odd)
+            row = first(odd)
             value = frame[column].iloc[row]
             raise TuneTrailError(
                 f"{where}: column '{column}': row {row + 1} is {str(value)[:80]!r} "
@@ -185,11 +197,11 @@ def _ids(frame: pd.DataFrame, task: TaskSpec, file: str) -> pd.Series:
     absent = ids.isna() | (ids.astype(str).str.strip() == "")
     if absent.any():
         raise TuneTrailError(
-            f"{where}: row {_first(absent) + 1} has no id", "give it one, or remove 'columns.id'"
+            f"{where}: row {first(absent) + 1} has no id", "give it one, or remove 'columns.id'"
         )
     repeated = ids.duplicated(keep=False)
     if repeated.any():
-        one = ids.iloc[_first(repeated)]
+        one = ids.iloc[first(repeated)]
         rows = ", ".join(str(i + 1) for i in np.flatnonzero((ids == one).to_numpy())[:3])
         raise TuneTrailError(
             f"{where}: {str(one)!r} is the id of rows {rows}; {int(repeated.sum())} of {len(ids)} "
@@ -200,106 +212,18 @@ def _ids(frame: pd.DataFrame, task: TaskSpec, file: str) -> pd.Series:
     return ids
 
 
-def _first(flags: pd.Series) -> int:
-    """The place of the first row that is flagged."""
-    return int(np.flatnonzero(flags.to_numpy())[0])
-
-
 def _unlabelled(frame: pd.DataFrame, task: TaskSpec) -> bool:
-    """Whether no row has a label: all are missing or blank, or all are -1, where that is none."""
+    """Whether no row of a file has a label."""
     if frame.empty or list(frame.columns).count(task.columns.label) != 1:
         return False
-    given = {_plain(value) for value in frame[task.columns.label].dropna().unique()}
-    low, high = task.range or (0.0, 0.0)
-    none = {""} if low <= -1 <= high else {"-1", ""}
-    return given <= none - set(task.labels)
+    return kind_of(task).unlabelled(frame[task.columns.label])
 
 
 def _text_key(frame: pd.DataFrame, task: TaskSpec) -> np.ndarray:
-    parts = [frame[c] for c in (task.columns.text, task.columns.text_pair) if c]
+    columns = task.columns.model_dump()
+    parts = [frame[columns[role]] for role in kind_of(task).grouped_by if columns[role]]
     key = parts[0].fillna("").astype(str)
     for part in parts[1:]:
         key = key + "\x1f" + part.fillna("").astype(str)
     keys: np.ndarray = key.to_numpy(dtype=object)
     return keys
-
-
-def _labels(frame: pd.DataFrame, task: TaskSpec, file: str) -> pd.Series:
-    """Class indices or numbers; a missing label stays missing: the validate stage's business."""
-    column = frame[task.columns.label]
-    where = f"task '{task.name}': {file}: column '{task.columns.label}'"
-    if task.bins is not None or task.range is not None:
-        numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
-        bad = ~np.isfinite(numbers.to_numpy("float64", na_value=np.nan)) & column.notna()
-        if bad.any():
-            row = _first(bad)
-            raise TuneTrailError(
-                f"{where}: row {row + 1} is {column.iloc[row]!r}, not a number",
-                "correct the row; if the column holds class names, give 'labels' without 'bins'",
-            )
-        if task.range is not None:
-            low, high = task.range
-            outside = (numbers < low) | (numbers > high)
-            if outside.any():
-                row = _first(outside)
-                raise TuneTrailError(
-                    f"{where}: row {row + 1} is {column.iloc[row]}: {int(outside.sum())} of "
-                    f"{len(column)} rows are outside the range {low:g} to {high:g}",
-                    "correct the data or 'range'",
-                )
-            return pd.Series(numbers.to_numpy(dtype="float64", na_value=np.nan)).astype("Float64")
-        binned = pd.Series(np.digitize(numbers.fillna(0.0), task.bins or ())).astype("Int64")
-        return binned.mask(numbers.isna().to_numpy())
-    names = {name: i for i, name in enumerate(task.labels)}
-    mapped = _mapped(column, names)
-    if mapped.isna().all():
-        # Class indices instead of names, as public benchmarks publish them.
-        mapped = _mapped(column, {str(i): i for i in range(len(task.labels))})
-    bad = mapped.isna() & column.notna()
-    if bad.any():
-        row = _first(bad)
-        error = unknown("label", str(column.iloc[row]), task.labels, f"{where}, row {row + 1}")
-        raise TuneTrailError(
-            f"{error.problem}: {int(bad.sum())} of {len(column)} rows are outside the declared set",
-            f"{_label_hint(frame, bad, task)}{error.fix}; correct the data or 'labels'",
-        )
-    return pd.Series(mapped.to_numpy()).astype("Int64")
-
-
-def _mapped(column: pd.Series, index: dict[str, int]) -> pd.Series:
-    """Indices of labels; missing where there is none."""
-    return column.astype("object").map(
-        lambda value: index.get(str(value), index.get(_plain(value))), na_action="ignore"
-    )
-
-
-def _plain(value: Any) -> str:
-    """A label as text; 1.0 and 1 are the same class."""
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value))
-
-
-def _label_hint(frame: pd.DataFrame, bad: pd.Series, task: TaskSpec) -> str:
-    """What is probably wrong with labels outside the declared set; empty if nobody can tell."""
-    outside = frame.loc[bad.to_numpy(), task.columns.label].astype(str)
-    value, distinct = str(outside.iloc[0]), outside.nunique()
-    folded = {name.casefold(): name for name in task.labels}
-    for name, column in frame.items():
-        if name != task.columns.label and column.isin(task.labels).all():
-            swapped = " 'columns.text' and" if name == task.columns.text else ""
-            return f"'{name}' holds the labels: correct{swapped} 'columns.label'; "
-    if value.strip().casefold() in _MISSING:
-        return "give these rows a label, or remove them; "
-    if value == task.columns.label:
-        return "this row repeats the header: remove it; "
-    if value.strip() in task.labels:
-        return "labels count as they are written: remove the blanks around it; "
-    if value.casefold() in folded:
-        return f"case counts: write it '{folded[value.casefold()]}', as declared; "
-    if outside.str.fullmatch(r"\d+").all():
-        last = len(task.labels) - 1
-        return f"numbers stand for the labels from 0 to {last}; declare them if they are names; "
-    if distinct > max(20, len(task.labels)):
-        return (
-            f"there are {distinct} different ones: name another column, or cut numbers by 'bins'; "
-        )
-    return ""

@@ -10,10 +10,11 @@ import pandas as pd
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import file_digest, read_json, replacing, write_json
+from tunetrail.kinds import Kind, kind_of
 from tunetrail.layout import CARD, DATA, RESULT
 from tunetrail.modeling.base import read_base
 from tunetrail.splits import SETS, assign_sets, position
-from tunetrail.task import TaskSpec, label_card, read_task
+from tunetrail.task import TaskSpec, read_task
 
 #: Characters that are tokenised at once, about: until then tokenizers keep what they cut off, in up
 #: to 200 bytes a character.
@@ -46,6 +47,8 @@ def prepare(canonical: Path, validated: Path, base: Path, max_length: int, out: 
             f"base.max_length is {max_length}: the model has {card['max_positions']} positions",
             f"set base.max_length to at most {card['max_positions']}",
         )
+    kind = kind_of(task)
+    kind.check_base(card, max_length, task.name)
     frame = pd.read_parquet(canonical / DATA)
     frame["set"] = assign_sets(frame, task)
     frame = frame[~frame["id"].isin(set(gate["dropped"]))]
@@ -55,9 +58,10 @@ def prepare(canonical: Path, validated: Path, base: Path, max_length: int, out: 
         with replacing(out / folder) as target:
             cards = {}
             for name in names:
-                tokens = _tokenise(sets[name], model, max_length)
+                tokens = _tokenise(sets[name], kind, model, max_length)
                 tokens.to_parquet(target / f"{name}.parquet", index=False)
-                cards[name] = _card(tokens, task, max_length, target / f"{name}.parquet")
+                found = kind.card(sets[name]["label"])
+                cards[name] = _card(tokens, found, max_length, target / f"{name}.parquet")
             write_json(target / CARD, {"task": task.name, "sets": cards})
 
 
@@ -84,8 +88,10 @@ def _check_sets(sets: dict[str, pd.DataFrame], task: TaskSpec) -> None:
         )
 
 
-def _tokenise(rows: pd.DataFrame, model: Path, max_length: int) -> pd.DataFrame:
-    """Columns ``id``, ``label``, ``input_ids``, ``token_type_ids`` (zeros if there are none)."""
+def _tokenise(rows: pd.DataFrame, kind: Kind, model: Path, max_length: int) -> pd.DataFrame:
+    """Columns ``id``, ``label``, ``input_ids``, ``token_type_ids`` (zeros if there are none), and
+    what else the kind of task needs.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import datasets
     from transformers import AutoTokenizer
@@ -93,36 +99,32 @@ def _tokenise(rows: pd.DataFrame, model: Path, max_length: int) -> pd.DataFrame:
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     paired = bool(rows["text_pair"].notna().any())
 
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
-        encoded = tokenizer(
-            batch["text"],
-            batch["text_pair"] if paired else None,
-            truncation=True,
-            max_length=max_length,
-            return_token_type_ids=True,
-        )
-        return {name: encoded[name] for name in ("input_ids", "token_type_ids")}
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return kind.tokens(batch, tokenizer, max_length)
 
     datasets.disable_progress_bars()
     columns = rows[["id", "label", "text", "text_pair"]].reset_index(drop=True)
-    plain = "float64" if rows["label"].dtype == "Float64" else "int64"  # without room for missing
-    source = datasets.Dataset.from_pandas(columns.astype({"label": plain}))
+    plain = {"Float64": "float64", "Int64": "int64"}  # without room for missing ones
+    label = str(rows["label"].dtype)
+    source = datasets.Dataset.from_pandas(columns.astype({"label": plain.get(label, label)}))
     texts = ["text", "text_pair"] if paired else ["text"]
     longest = max(1, *(int(rows[name].map(len, na_action="ignore").max()) for name in texts))
     size = max(1, min(1000, _BATCH_CHARACTERS // longest))
-    encoded = source.map(
-        encode, batched=True, batch_size=size, remove_columns=["text", "text_pair"]
-    )
+    encoded = source.map(encode, batched=True, batch_size=size, remove_columns=source.column_names)
     frame: pd.DataFrame = encoded.to_pandas()
     return frame
 
 
-def _card(tokens: pd.DataFrame, task: TaskSpec, max_length: int, path: Path) -> dict[str, Any]:
+def _card(
+    tokens: pd.DataFrame, labels: dict[str, Any], max_length: int, path: Path
+) -> dict[str, Any]:
     lengths = tokens["input_ids"].map(len)
+    rows = tokens["id"].nunique()
     return {
-        "rows": len(tokens),
-        **label_card(tokens["label"], task),
-        "tokens": {"mean": round(float(lengths.mean()), 2), "longest": int(lengths.max())},
+        "rows": rows,
+        **({"windows": len(tokens)} if rows < len(tokens) else {}),
+        **labels,
+        "tokens": {"mean": round(float(lengths.sum()) / rows, 2), "longest": int(lengths.max())},
         "at_max_length": round(float((lengths == max_length).mean()), 4),
         "digest": file_digest(path),
     }

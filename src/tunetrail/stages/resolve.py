@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tunetrail import methods
 from tunetrail.code import code_digest
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json, replacing, tree_digest
+from tunetrail.kinds import kind_of
 from tunetrail.layout import CARD, PRETRAIN
 from tunetrail.methods._count import trained_parameters
 from tunetrail.modeling.base import check_base, checkpoint_folder, read_base
@@ -21,6 +22,7 @@ from tunetrail.run import (
     Data,
     MethodSpec,
     PlannedRun,
+    Pooling,
     RunSpec,
     Start,
     write_run,
@@ -56,10 +58,12 @@ def resolve(
         task=task.name,
         labels=task.labels,
         range=task.range,
+        answers=task.answers,
         metrics=task.metrics,
         fit=tree_digest(prepared / "fit"),
         test=tree_digest(prepared / "test"),
     )
+    pooling = params.base.pooling if kind_of(task).pooled else "none"
     numerics = settled(params.numerics.precision, params.numerics.threads)
     for label, budget in params.budgets.items():
         _check_shots(budget, read_json(prepared / "fit" / CARD)["sets"]["train"], label, path)
@@ -68,10 +72,10 @@ def resolve(
         for label in params.methods:
             method = method_of(params, label, path)
             method.check(card, params.base.max_length)
-            trained_parameters(method, config, params.base.pooling)  # attaches it, without numbers
+            trained_parameters(method, config, pooling)  # attaches it, without numbers
             name = method_name(params, label)
             spec = {
-                **_started(start_of(params, label, path), params, base, task.name),
+                **_started(start_of(params, label, path), params, base, task.name, pooling),
                 "data": data,
                 "method": MethodSpec(name=name, options=method.model_dump(mode="json")),
                 "training": params.training,
@@ -93,7 +97,7 @@ def resolve(
                     write_run(folder / f"{label}.json", run)
 
 
-def _started(start: str, params: Params, base: Path, task: str) -> dict[str, Any]:
+def _started(start: str, params: Params, base: Path, task: str, pooling: Pooling) -> dict[str, Any]:
     """The parts of a run that say what it starts from.
 
     Raises:
@@ -103,7 +107,7 @@ def _started(start: str, params: Params, base: Path, task: str) -> dict[str, Any
     model = BaseModel(
         digest=read_base(folder)[1]["digest"],
         max_length=params.base.max_length,
-        pooling=params.base.pooling,
+        pooling=pooling,
     )
     if start == PRETRAINED:
         return {"base": model}

@@ -12,6 +12,7 @@ import numpy as np
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, tree_digest, write_json
+from tunetrail.kinds import kind_of
 from tunetrail.layout import HISTORY
 from tunetrail.machine import require_room
 from tunetrail.methods import Method, attach, resolve
@@ -79,29 +80,33 @@ def training_rows(spec: RunSpec, data: Path) -> Rows:
     budget = spec.budget
     if budget.shots is None and budget.fraction == 1.0:
         return rows
-    order = np.random.default_rng(derived_seed(spec.seed, "sample")).permutation(len(rows))
+    # Of examples that are cut into windows all are drawn.
+    place = {name: i for i, name in enumerate(dict.fromkeys(rows.ids))}
+    order = np.random.default_rng(derived_seed(spec.seed, "sample")).permutation(len(place))
     if budget.shots is None:
-        drawn = order[: max(2, math.ceil(budget.fraction * len(rows)))]
+        drawn = order[: max(2, math.ceil(budget.fraction * len(place)))]
     else:
         labels = rows.labels[order]
         drawn = np.concatenate([order[labels == c][: budget.shots] for c in np.unique(labels)])
-    if len(np.unique(rows.labels[drawn])) < 2:
+    kept = np.flatnonzero(np.isin([place[name] for name in rows.ids], drawn))
+    if len(np.unique(rows.labels[kept], axis=0)) < 2:
         raise TuneTrailError(
             f"the {len(drawn)} training rows of fraction {budget.fraction} and seed {spec.seed} "
             f"have the same label",
             "raise the budget's fraction, or use shots",
         )
-    return rows.take(np.sort(drawn))
+    return rows.take(kept)
 
 
 def build_run_model(spec: RunSpec, weights: Path) -> tuple[Classifier, Method]:
     """The model of a run before any training step, with its method attached."""
+    kind = kind_of(spec.data)
     model = build_classifier(
         weights,
-        len(spec.data.labels),
+        kind.outputs,
         spec.base.pooling,
         derived_seed(spec.seed, "head"),
-        spec.data.range,
+        kind.interval,
     )
     method = resolve(spec.method.name, spec.method.options, "run")
     attach(model, method, derived_seed(spec.seed, "method"))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import replacing, write_json, write_text
+from tunetrail.kinds import kind_of
 from tunetrail.layout import DATA, RESULT
 from tunetrail.near_duplicates import near_duplicates, plain
 from tunetrail.splits import SETS, assign_sets, text_keys
@@ -21,9 +22,6 @@ from tunetrail.task import TaskSpec, read_task
 _DAMAGE = "\ufffd|\u00c3[\u0080-\u00bf]|\u00e2\u20ac"
 
 _SHOWN = 5
-
-#: Column types of class indices, and of numbers.
-_LABEL_TYPES = (("int64", "Int64Dtype"), ("float64", "Float64Dtype"))
 
 COLUMNS = ("id", "group", "split", "text", "text_pair", "label")
 
@@ -70,16 +68,19 @@ def validate(canonical: Path, out: Path, data_docs: Path | None = None) -> None:
         check: frame.loc[frame[column], "id"].tolist() if complete else []
         for check, column in (("leakage", "leaks"), ("near_leakage", "nearly_leaks"))
     }
+    if "misplaced" in frame:  # nothing can be learnt from them, but their answers can be scored
+        untrainable = frame["misplaced"] & (frame["set"] == "train")
+        dropped["spans"] = frame.loc[untrainable, "id"].tolist()
     result = {
         "task": task.name,
         "rows": len(frame),
         "sets": {s: int((frame["set"] == s).sum()) for s in SETS} if complete else {},
         "checks": report,
         "passed": all(entry["outcome"] != "failed" for entry in report),
-        "dropped": [i for ids in dropped.values() for i in ids],
+        "dropped": list(dict.fromkeys(i for ids in dropped.values() for i in ids)),
         "dropped_by_check": {check: len(ids) for check, ids in dropped.items()},
         "waived": task.waive,
-        "classes_missing": _missing_classes(frame, task) if complete else {},
+        "classes_missing": _missing_classes(frame, task) if complete and task.labels else {},
     }
     with replacing(out) as folder:
         write_json(folder / RESULT, result)
@@ -101,10 +102,15 @@ def with_facts(frame: pd.DataFrame, task: TaskSpec) -> pd.DataFrame:
     ``conflicting`` (the same texts have another label somewhere); ``leaks`` (the same texts are in
     a set that must not be seen: test for selection, test and selection for train); ``nearly_leaks``
     (other rows with nearly such texts), ``similar_to`` (id of one there) and ``similarity`` to it;
-    ``majority`` (1.0 for rows of the most frequent class).
+    ``majority`` (1.0 for rows of the most frequent class); and, where labels are answers,
+    ``misplaced`` (the context lacks one at its place).
     """
     # As Python objects, so that the type of every single text is checked, not of the column.
-    frame = frame.astype({"text": "object"})
+    texts = ["text", *(["label"] if frame["label"].dtype == "str" else [])]
+    frame = frame.astype(dict.fromkeys(texts, "object"))
+    misplaced = kind_of(task).misplaced(frame)
+    if misplaced is not None:
+        frame["misplaced"] = misplaced
     frame["set"] = assign_sets(frame, task)
     key = text_keys(frame)
     frame["repeated"] = pd.DataFrame(
@@ -146,7 +152,7 @@ def suite(task: TaskSpec) -> list[Check]:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations.expectations as gxe
 
-    allowed = task.checks
+    allowed, kind = task.checks, kind_of(task)
     shortest, longest = allowed.length_bounds
     texts = ["text", "text_pair"] if task.columns.text_pair else ["text"]
 
@@ -168,26 +174,22 @@ def suite(task: TaskSpec) -> list[Check]:
         for c in COLUMNS
     ]
     checks += [
-        structure("types", "labels are numbers", typed("label", *_LABEL_TYPES[not task.labels])),
+        structure("types", "labels are of one type", typed("label", *kind.label_types)),
         structure("types", "texts are text", typed("text", "str")),
         structure(
             "unique ids", "every row has its own id", gxe.ExpectColumnValuesToBeUnique(column="id")
         ),
-        structure(
-            "labels",
-            f"labels are among {', '.join(task.labels)}",
-            gxe.ExpectColumnValuesToBeInSet(
-                column="label", value_set=list(range(len(task.labels)))
-            ),
+    ]
+    if kind.labels:
+        among = gxe.ExpectColumnValuesToBeInSet(
+            column="label", value_set=list(range(len(kind.labels)))
         )
-        if task.range is None
-        else structure(
-            "labels",
-            f"labels are from {task.range[0]:g} to {task.range[1]:g}",
-            gxe.ExpectColumnValuesToBeBetween(
-                column="label", min_value=task.range[0], max_value=task.range[1]
-            ),
-        ),
+        checks += [structure("labels", f"labels are among {', '.join(kind.labels)}", among)]
+    if kind.interval:
+        low, high = kind.interval
+        between = gxe.ExpectColumnValuesToBeBetween(column="label", min_value=low, max_value=high)
+        checks += [structure("labels", f"labels are from {low:g} to {high:g}", between)]
+    checks += [
         structure(
             "classes",
             "there are at least two different labels",
@@ -235,6 +237,9 @@ def suite(task: TaskSpec) -> list[Check]:
                 allowed.encoding,
             ),
         ]
+    if "spans" in kind.checks:
+        placed = "every answer is in its context, at its place"
+        checks += [flagged("spans", "misplaced", placed)]
     return [
         *checks,
         flagged("duplicates", "repeated", "no row is repeated"),
@@ -401,9 +406,12 @@ def _page(task: TaskSpec, result: dict[str, Any]) -> str:
     sets = ", ".join(f"{name} {count}" for name, count in result["sets"].items())
     by_check = result["dropped_by_check"]
     notes = [
-        f"Rows: {result['rows']} ({sets}). Dropped as leaking: {len(result['dropped'])} "
+        f"Rows: {result['rows']} ({sets}). Dropped as leaking: "
+        f"{by_check['leakage'] + by_check['near_leakage']} "
         f"({by_check['leakage']} equal, {by_check['near_leakage']} nearly equal)."
     ]
+    if by_check.get("spans"):
+        notes += [f"Left out of train, with an answer that is not in place: {by_check['spans']}"]
     notes += [f"Waived: {check} — {why}" for check, why in task.waive.items()]
     notes += [
         f"Classes without a row in {name}: {', '.join(labels)}"

@@ -267,9 +267,13 @@ def _log_version(
     texts = pd.read_parquet(root / "data" / "canonical" / model["task"] / DATA)
     columns = ["text", "text_pair"] if texts["text_pair"].notna().any() else ["text"]
     example = texts[columns].head(2).astype("object")
-    labels = read_json(exported / SERVING)["labels"]
+    settings = read_json(exported / SERVING)
+    labels = settings["labels"]
     scores = {f"score_{n}": np.array([0.5], dtype="float32") for n in labels}
     output = pd.DataFrame({"label": labels[:1] or np.zeros(1, dtype="float32"), **scores})
+    if "answers" in settings:
+        example = example.set_axis(["question", "context"], axis=1)
+        output = pd.DataFrame({"answer": ["text"], "start": [0], "score": [0.5]})
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from tunetrail.errors import TrainingDiverged
+from tunetrail.kinds import kind_of
 from tunetrail.methods import Method
 from tunetrail.modeling.classifier import Classifier
 from tunetrail.modeling.dropout import share_noise
@@ -61,15 +62,7 @@ class TrainStep:
         self._peak = learning_rate
         self.steps = steps
         self._plain, self._method = model, method
-        head = model.head
-
-        def squared(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            return ((outputs[:, 0] - labels) / head.unit).square().sum()
-
-        def entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            return nn.functional.cross_entropy(outputs, labels, reduction="sum")
-
-        self._loss = squared if head.number else entropy
+        self._loss = kind_of(spec.data).loss
         self.device: torch.device = self._accelerator.device
         optimizer = build_optimizer(model, learning_rate, spec.training)
         self.model: nn.Module
@@ -243,7 +236,7 @@ def _selection_scores(
     logits = predict_logits(train_step.model, rows, train_step.device)
     if not np.isfinite(logits).all():  # the last step's damage shows in no loss any more
         raise _diverged("nan", step, train_step)
-    return score(spec.data, rows.labels, logits)
+    return score(spec.data, rows, logits)
 
 
 def groups_of_batches(train: Rows, spec: RunSpec, start: int) -> Iterator[list[np.ndarray]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -16,20 +17,39 @@ _CHUNK_BATCHES = 50
 
 
 @dataclass(frozen=True)
+class Window:
+    """What a row holds of a text that may be too long for one row.
+
+    Attributes:
+        context: The whole text.
+        answers: The texts that are right.
+        offsets: First character and end of what each token of the row stands for in the text,
+            ``(tokens, 2)``, -1 for tokens that are not of it.
+    """
+
+    context: str
+    answers: tuple[str, ...]
+    offsets: np.ndarray
+
+
+@dataclass(frozen=True)
 class Rows:
     """Tokenised rows of one set.
 
     Attributes:
-        ids: Row names, ``(rows,)``.
-        labels: Class indices (int64), or numbers (float32), ``(rows,)``.
+        ids: Names of the examples, ``(rows,)``: those of rows, unless an example has windows.
+        labels: Class indices (int64), or numbers (float32), ``(rows,)``; first and last token of
+            the answer, ``(rows, 2)``.
         tokens: Token ids of each row, ragged.
         segments: Segment ids of each row (zeros where the tokenizer makes none), ragged.
+        windows: Where rows are windows of examples, those of one example following each other.
     """
 
     ids: list[str]
     labels: np.ndarray
     tokens: list[np.ndarray]
     segments: list[np.ndarray]
+    windows: list[Window] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,6 +66,7 @@ class Rows:
             self.labels[index],
             [self.tokens[i] for i in index],
             [self.segments[i] for i in index],
+            None if self.windows is None else [self.windows[i] for i in index],
         )
 
     def batch(self, index: np.ndarray) -> dict[str, torch.Tensor]:
@@ -70,18 +91,31 @@ def read_rows(path: Path) -> Rows:
     table = pq.read_table(path)
     return Rows(
         ids=table["id"].to_pylist(),
-        labels=_labels(table["label"].to_numpy()),
+        labels=_labels(table["label"]),
         tokens=_ragged(table["input_ids"]),
         segments=_ragged(table["token_type_ids"]),
+        windows=_windows(table) if "context" in table.column_names else None,
     )
 
 
-def _labels(column: np.ndarray) -> np.ndarray:
-    classes = np.issubdtype(column.dtype, np.integer)
-    return column.astype(np.int64 if classes else np.float32)
+def _labels(column: pa.ChunkedArray) -> np.ndarray:
+    if pa.types.is_list(column.type):
+        return np.stack(_ragged(column)).astype(np.int64)
+    labels: np.ndarray = column.to_numpy()
+    classes = np.issubdtype(labels.dtype, np.integer)
+    return labels.astype(np.int64 if classes else np.float32)
 
 
-def _ragged(column) -> list[np.ndarray]:  # type: ignore[no-untyped-def]
+def _windows(table: pa.Table) -> list[Window]:
+    offsets = zip(_ragged(table["starts"]), _ragged(table["ends"]), strict=True)
+    columns = (table["context"].to_pylist(), table["answers"].to_pylist(), offsets)
+    return [
+        Window(context, tuple(answers), np.stack(ends, axis=1))
+        for context, answers, ends in zip(*columns, strict=True)
+    ]
+
+
+def _ragged(column: pa.ChunkedArray) -> list[np.ndarray]:
     merged = column.combine_chunks()
     values = merged.values.to_numpy()
     offsets = merged.offsets.to_numpy()
