@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import new_project
-from tests.tiny import VOCABULARY, fresh_accelerate, make_spec, move, run_model, write_base
+from tests.tiny import VOCABULARY, make_spec, move, run_model
 from tunetrail import methods, metrics
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json, tree_digest, write_json
@@ -36,22 +36,12 @@ from tunetrail.training.loop import TrainStep
 from tunetrail.training.predict import predict_logits
 from tunetrail.training.rows import Rows, Window, read_rows
 
-fresh = pytest.fixture(autouse=True)(fresh_accelerate)
+pytestmark = pytest.mark.usefixtures("in_empty_folder", "fresh_accelerate")
 
 LENGTH = 32
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "squad.json").read_text(encoding="utf-8"))
 #: Words of one letter each, so that a token is a letter of the tiny vocabulary.
 WORDS = list(string.ascii_lowercase)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def table(count: int, seed: int = 0) -> pd.DataFrame:

@@ -24,7 +24,6 @@ from tests.test_prepare_resolve import ROWS, Case
 from tests.tiny import (
     VOCABULARY,
     family_config,
-    fresh_accelerate,
     make_rows,
     write_base,
     write_family,
@@ -50,7 +49,7 @@ from tunetrail.stages.resolve import resolve
 from tunetrail.task import load_task, read_task
 from tunetrail.training.masking import Vocabulary, hide, read_text, read_vocabulary, set_aside
 
-fresh = pytest.fixture(autouse=True)(fresh_accelerate)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 FP32 = Numerics(precision="fp32", threads=1)
 SPECIAL = frozenset(range(5))
@@ -78,11 +77,6 @@ def write_text(path: Path, rows: int = 60) -> Path:
     frame["token_type_ids"] = [list(map(int, s)) for s in made.segments]
     frame.to_parquet(path, index=False)
     return path
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, SHARED_DATA
-from tests.tiny import fresh_accelerate, make_rows, make_spec, write_base, write_rows
+from tests.tiny import make_rows, make_spec, write_base, write_rows
 from tunetrail import metrics
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json, tree_digest
@@ -24,7 +24,7 @@ from tunetrail.stages.train import train
 from tunetrail.stages.validate import validate
 from tunetrail.task import built_in_tasks, load_task
 
-fresh = pytest.fixture(autouse=True)(fresh_accelerate)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 #: Task → its first metric. GLUE as on its leaderboard, the domain sets as in arXiv 2004.10964.
 GLUE = {

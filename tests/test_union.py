@@ -16,6 +16,7 @@ from tests.tiny import (
     make_rows,
     make_spec,
     move,
+    onnx_logits,
     run_model,
 )
 from tunetrail import methods
@@ -129,7 +130,7 @@ def test_on_other_sites_they_do_not_meet(base: Path, tmp_path: Path) -> None:
     method.merge(model)
     torch.testing.assert_close(logits_of(model, ROWS), logits, rtol=0, atol=1e-5)
     export._write_onnx(model, tmp_path / "model.onnx")
-    found = export._predict(export._session(tmp_path / "model.onnx", 1), ROWS)
+    found = onnx_logits(tmp_path / "model.onnx", ROWS)
     np.testing.assert_allclose(found, logits.numpy(), rtol=0, atol=1e-4)
 
 

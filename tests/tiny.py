@@ -206,3 +206,12 @@ def move(model: Classifier, scale: float = 0.05) -> None:
     with torch.no_grad():
         for parameter in model.trained().values():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=scale)
+
+
+def onnx_logits(path: Path, rows: Rows) -> np.ndarray:
+    """What an exported model gives for ``rows``."""
+    from tunetrail.stages import export
+    from tunetrail.training.predict import outputs
+
+    session = export._session(path, 1)
+    return outputs(rows, lambda batch: export._run(session, batch))

@@ -97,7 +97,9 @@ def resolve(
                     write_run(folder / f"{label}.json", run)
 
 
-def _started(start: str, params: Params, base: Path, task: str, pooling: Pooling) -> dict[str, Any]:
+def _started(
+    start: str, params: Params, base: Path, task: str, pooling: Pooling | Literal["none"]
+) -> dict[str, Any]:
     """The parts of a run that say what it starts from.
 
     Raises:
