@@ -259,7 +259,7 @@ def completed(line: str, folder: Path) -> list[str]:
         ("tunetrail me", ["methods", "mend"]),
         ("tunetrail methods l", ["lora", "lorta"]),
         ("tunetrail methods ", methods.names()),
-        ("tunetrail tasks a", ["amazon"]),
+        ("tunetrail tasks a", ["acl_arc", "agnews", "amazon"]),
         ("tunetrail ingest ", ["tickets", "movie"]),
         ("tunetrail ingest ti", ["tickets"]),
     ],
