@@ -35,7 +35,11 @@ def run(*arguments: str) -> int:
 
 def test_every_stage_of_the_pipeline_is_a_subcommand() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert set(stages) <= set(COMMANDS)
+    words = {name: stage.get("do", stage)["cmd"].split() for name, stage in stages.items()}
+    assert {program for program, *_ in words.values()} == {"tunetrail"}
+    subcommands = {name: word[1] for name, word in words.items()}
+    assert set(subcommands.values()) <= set(COMMANDS)
+    assert {name for name, word in subcommands.items() if word != name} == {"dapt", "tapt"}
 
 
 def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:

@@ -537,9 +537,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     )
     project.change(methods={"head": {}, "lora": {}}, baseline="lora", seeds=[1], **budget)
     outcome = project.run()
-    assert {name.partition("@")[0] for name in outcome["executed"]} == set(
-        yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    )
+    stages = set(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+    of_pretraining = {"corpus", "dapt", "tapt"}  # which nobody asked for
+    assert {name.partition("@")[0] for name in outcome["executed"]} == stages - of_pretraining
     return project
 
 

@@ -41,7 +41,7 @@ from tunetrail.params import check_sources, read_params
 from tunetrail.pretraining import DomainText, Objective
 from tunetrail.run import Numerics, planned_runs
 from tunetrail.splits import assign_sets
-from tunetrail.stages import evaluate, export, select, train
+from tunetrail.stages import compare, evaluate, export, select, train
 from tunetrail.stages.corpus import corpus
 from tunetrail.stages.ingest import ingest
 from tunetrail.stages.pretrain import pretrain
@@ -552,6 +552,11 @@ def test_a_run_starts_from_the_checkpoint_it_names(started: Started) -> None:
         assert read_json(started.root / "runs" / runs[label].place / "adapter.json")[
             "base"
         ] == spec.base.digest  # fmt: skip
+    planned = {run.method: [run] for run in runs.values()}
+    assert compare._pretraining("own", planned, started.base) == {
+        "tapt": {key: checkpoint[key] for key in
+                 ("pretraining", "head", "texts", "steps", "tokens", "held_out_loss")}
+    }  # fmt: skip
     # The exported model has the checkpoint's weights under the adapter, merged or not.
     for label in ("lora_tapt", "full_tapt"):
         selected = started.root / "select" / label
