@@ -216,6 +216,8 @@ def test_two_columns_that_could_be_the_label_are_both_named(
     assert "2 columns could be the label: queue (3 different: 'billing', 'bug', 'other')" in shown
     assert "priority (2 different: " in shown
     assert "--label queue" in shown
+    frame.rename(columns={"queue": "final queue"}).to_csv(path, index=False)
+    assert "--label 'final queue'" in refused(capsys, tmp_path, path)
 
 
 def test_a_column_called_label_wins_and_an_option_wins_over_it(made: Any, tmp_path: Path) -> None:

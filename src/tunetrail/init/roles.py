@@ -7,6 +7,7 @@ the user chooses.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -195,7 +196,7 @@ def _label(free: dict[str, Column], columns: dict[str, Column]) -> str:
     if candidates:
         raise TuneTrailError(
             f"{len(candidates)} columns could be the label: {_samples(candidates)}",
-            f"say which: --label {candidates[0].name}",
+            f"say which: --label {shlex.quote(candidates[0].name)}",
         )
     raise TuneTrailError(
         "no column looks like a label (a few short values, each of them often); "

@@ -38,7 +38,8 @@ class Kind(abc.ABC):
 
     Attributes:
         predicts: As metrics and messages name it.
-        label_types: Names of the type of canonical labels, for Great Expectations.
+        written_as: What canonical labels are.
+        label_types: Names of their type, for Great Expectations.
         grouped_by: Columns of a task: rows whose texts there are equal do not fall into different
             sets where no group is declared.
         pooled: Whether the head reads one vector a text, instead of every token's.
@@ -51,6 +52,7 @@ class Kind(abc.ABC):
     """
 
     predicts: ClassVar[str]
+    written_as: ClassVar[str] = "numbers"
     label_types: ClassVar[tuple[str, ...]]
     grouped_by: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     pooled: ClassVar[bool] = True

@@ -30,6 +30,7 @@ class Spans(Kind):
     """Labels are all accepted answers of a question, with their places, as JSON."""
 
     predicts = "answers"
+    written_as = "texts"
     label_types = ("str",)
     grouped_by = ("text_pair",)  # all questions about a context
     pooled = False

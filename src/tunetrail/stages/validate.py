@@ -174,7 +174,7 @@ def suite(task: TaskSpec) -> list[Check]:
         for c in COLUMNS
     ]
     checks += [
-        structure("types", "labels are of one type", typed("label", *kind.label_types)),
+        structure("types", f"labels are {kind.written_as}", typed("label", *kind.label_types)),
         structure("types", "texts are text", typed("text", "str")),
         structure(
             "unique ids", "every row has its own id", gxe.ExpectColumnValuesToBeUnique(column="id")
