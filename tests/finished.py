@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from tunetrail.intervals import summarise
 from tunetrail.provenance import provenance
 from tunetrail.report import html, plots
+from tunetrail.verdicts.scores import summarise
 
 Json = dict[str, Any]
 

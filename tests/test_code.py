@@ -28,7 +28,7 @@ STAGES: dict[str, Any] = {
 }
 
 #: Packages and modules whose code decides what a stage writes.
-DECIDING = {"stages", "sources", "tables", "report", "splits", "intervals", "task", "metrics"}
+DECIDING = {"stages", "sources", "tables", "report", "splits", "verdicts", "task", "metrics"}
 
 
 @cache

@@ -10,7 +10,6 @@ import pandas as pd
 
 from tunetrail import methods, metrics
 from tunetrail.files import read_json, replacing, write_json, write_text
-from tunetrail.intervals import summarise
 from tunetrail.layout import (
     CARD,
     CERTIFICATE,
@@ -29,6 +28,7 @@ from tunetrail.report import html, markdown, plots
 from tunetrail.run import Budget, PlannedRun, planned_runs
 from tunetrail.splits import SETS
 from tunetrail.task import read_task
+from tunetrail.verdicts.scores import summarise
 
 
 def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out: Path) -> None:
