@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 
+from tests import finished
+from tests.conftest import ROOT
+from tunetrail.cli import execute, main
+from tunetrail.files import write_json
+from tunetrail.stages.recommend import known_pairs
 from tunetrail.verdicts.recommend import Pair, Recommendation, recommend
 
 WIN, LOSE = Pair(better=True, not_worse=True), Pair(better=False, not_worse=False)
@@ -87,3 +96,88 @@ def test_two_that_match_each_other_do_not_both_vanish(other: str) -> None:
     pairs = {(a, b): MATCH for a in SCORES for b in SCORES if a != b}
     found = recommend(SCORES, costs, pairs, {}, ["parameters"])
     assert other in found.candidates
+
+
+# From a finished comparison ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The made-up comparison as files; nothing was measured of head only."""
+    write_json(tmp_path / "comparison" / "comparison.json", finished.comparison())
+    for task, known in finished.costs().items():
+        for label, cost in known.items():
+            write_json(tmp_path / "runs" / "cost" / task / f"{label}.json", cost)
+    for task, certified in finished.certificates().items():
+        for label, certificate in certified.items():
+            folder = tmp_path / "runs" / "export" / task / label
+            write_json(folder / "certificate.json", certificate)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_limits_on_the_command_line_go_before_those_of_params(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (folder / "params.yaml").open("a") as file:
+        file.write("\nlimits: {trainable_parameters: 100000, latency_ms: 9}\n")
+    execute(["recommend", "movie", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["movie"]
+    assert found["movie"]["pick"] == "lora"
+    assert found["movie"]["outside"] == {
+        "full": "trainable_parameters 2.25665e+07 > 100,000",
+        "houlsby": "trainable_parameters 606,339 > 100,000",
+        "head": "trainable_parameters is not known",
+    }
+    assert found["movie"]["costs"]["lora"]["latency_ms"] == 4.9
+    assert found["movie"]["costs"]["lora"]["artifact_mb"] == pytest.approx(4 * 74_883 / 2**20)
+    execute(["recommend", "movie", "--max-parameters", "30000"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("Limits: trainable_parameters ≤ 30,000, latency_ms ≤ 9\n\nmovie: take")
+    assert "take LoRA (lora-r2), accuracy 0.740 [0.713, 0.767]\n" in shown
+
+
+def test_in_words_for_every_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    execute(["recommend"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("Limits: none\n\nmovie: take full fine-tuning, accuracy 0.780 [")
+    assert "\n\nown: take full fine-tuning" in shown
+    assert max(len(line) for line in shown.splitlines()) <= 80
+
+
+def test_pairs_are_known_in_both_directions(folder: Path) -> None:
+    task = finished.comparison()["tasks"]["movie"]
+    task["verdicts"]["lora"] |= {"low": -0.005, "high": 0.2}
+    pairs = known_pairs(task, "full", 0.01)
+    assert pairs["lora", "full"] == Pair(better=False, not_worse=True)
+    assert pairs["full", "lora"] == Pair(better=False, not_worse=False)
+    low, high = (task["pairs"][0][end] for end in ("low", "high"))
+    one, other = task["pairs"][0]["of"]
+    assert pairs[one, other] == Pair(low > 0, low > -0.01)
+    assert pairs[other, one] == Pair(high < 0, high < 0.01)
+    task["verdicts"]["lora"] |= {"low": None, "high": None}
+    assert ("lora", "full") not in known_pairs(task, "full", 0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem", "fix"),
+    [
+        (["moovie"], "unknown task 'moovie'", "did you mean 'movie'?"),
+        ([], "'comparison/comparison.json' is not there", "`tunetrail run` makes the comparison"),
+    ],
+)
+def test_what_cannot_be_answered_is_said(
+    arguments: list[str],
+    problem: str,
+    fix: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if not arguments:
+        (folder / "comparison" / "comparison.json").unlink()
+    assert main(["recommend", *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert problem in shown
+    assert fix in shown

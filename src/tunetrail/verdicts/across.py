@@ -8,7 +8,7 @@ narrow (docs/verdicts.md has by how much).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -102,6 +102,26 @@ def summary(scores: dict[str, np.ndarray], baseline: str) -> dict[str, dict[str,
             entry["improvement"] = _estimates(improvement, scores[label], scores[baseline])[0]
         found[label] = entry
     return found
+
+
+def record(scores: dict[str, np.ndarray], baseline: str) -> dict[str, Any]:
+    """Everything as ``comparison.json`` has it; arguments as of :func:`summary`."""
+    thresholds = np.linspace(0, 1, 51)
+    profiles = {}
+    for label, found in scores.items():
+        shares = profile(found, thresholds)
+        ends = bootstrap(lambda drawn: profile(drawn, thresholds), found)
+        profiles[label] = dict(
+            zip(("share", "low", "high"), (part.tolist() for part in (shares, *ends)), strict=True)
+        )
+    return {
+        "methods": {
+            label: {name: estimate._asdict() for name, estimate in entry.items()}
+            for label, entry in summary(scores, baseline).items()
+        },
+        "thresholds": thresholds.tolist(),
+        "profiles": profiles,
+    }
 
 
 def _estimates(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> list[Estimate]:
