@@ -258,7 +258,10 @@ def record(outcome: str, difference: float, half: float | None, **needs: int) ->
     ],
 )
 def test_needs_in_words(needs: dict[str, int], expected: str) -> None:
-    assert text.needs(record("open", 0.0, 0.1, **needs)) == expected
+    found = record("open", 0.0, 0.1, **needs)
+    assert text.needs(found) == expected
+    short = expected.replace("about ", "needs ≈ ").replace(" and", ",")
+    assert text.short_needs(found) == short.replace(" more", "").replace(" test", "")
 
 
 def test_a_difference_has_its_sign_and_its_interval() -> None:
@@ -301,7 +304,7 @@ def test_the_leaderboard_has_difference_verdict_and_group() -> None:
             continue
         found = content["verdicts"][label]
         assert difference == text.difference(found)
-        wanted = f" needs {text.needs(found)}" if found["needs"] else ""
+        wanted = f" {text.short_needs(found)}" if found["needs"] else ""
         assert verdict == found["outcome"] + wanted
     assert {"lose", "open"} <= {v["outcome"] for v in content["verdicts"].values()}
     sentences = [e.words for e in tree().all("p") if e.get("class") == "verdicts"]

@@ -82,12 +82,12 @@ def _verdict(record: Json | None) -> list[Cell]:
     if record is None:
         return [_NONE, Cell("baseline", value=_OUTCOMES.index("tie"))]
     sub = "" if record["low"] is None else text.difference(record).partition(" ")[2]
-    outcome, wanted = record["outcome"], text.needs(record)
+    outcome = record["outcome"]
     return [
         Cell(text.signed(record["difference"]), sub, record["difference"]),
         Cell(
             outcome,
-            f"needs {wanted}" if wanted else "",
+            text.short_needs(record),
             _OUTCOMES.index(outcome),
             badge={"win": "good", "lose": "bad"}.get(outcome, ""),
         ),

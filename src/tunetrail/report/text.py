@@ -145,6 +145,16 @@ def needs(record: Json) -> str:
     return f"about {' and '.join(wanted)}"
 
 
+def short_needs(record: Json) -> str:
+    """The same for a narrow column, ``≈ 2 seeds, 850 rows``."""
+    if record["needs"] is None:
+        return ""
+    seeds, rows = record["needs"]["seeds"], record["needs"]["rows"]
+    wanted = [plural(seeds, "seed")] if seeds else []
+    wanted += [plural(_about(rows), "row")] if rows else []
+    return f"needs \N{ALMOST EQUAL TO} {', '.join(wanted)}"
+
+
 def _about(number: int) -> int:
     """Two digits of a number that is a guess anyway."""
     unit = int(10 ** max(len(str(number)) - 2, 0))
