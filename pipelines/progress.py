@@ -239,8 +239,6 @@ def show_results(console: Console, comparison: dict[str, Any]) -> None:
         table.add_column("method", no_wrap=True)
         for name in (titles[primary], "95% interval", *(titles[m] for m in others)):
             table.add_column(name, justify="right", no_wrap=True)
-        if content["verdicts"]:
-            table.add_column("verdict", no_wrap=True)
         table.add_column("group", no_wrap=True)
         methods = sorted(
             content["methods"].items(), key=lambda item: -item[1]["summary"][primary]["mean"]
@@ -253,7 +251,6 @@ def show_results(console: Console, comparison: dict[str, Any]) -> None:
                 f"{score['mean']:.3f}" + ("" if single else f" ± {score['std']:.3f}"),
                 "–" if single else f"[{score['low']:.3f}, {score['high']:.3f}]",
                 *(f"{method['summary'][m]['mean']:.3f}" for m in others),
-                *([_outcome(content["verdicts"].get(label))] if content["verdicts"] else []),
                 content["letters"][label],
             )
         console.print(table)
@@ -266,7 +263,3 @@ def show_results(console: Console, comparison: dict[str, Any]) -> None:
         f"Test scores over {over}. * chosen on the selection set. Methods with a letter in common "
         "cannot be told apart.\n"
     )
-
-
-def _outcome(record: dict[str, Any] | None) -> str:
-    return "baseline" if record is None else str(record["outcome"])
