@@ -41,6 +41,7 @@ from tunetrail.estimate import Estimator, known_durations, remember
 from tunetrail.files import STATE_DIR, read_json
 from tunetrail.machine import from_machine, machine_errors
 from tunetrail.params import Params, check_sources, read_params
+from tunetrail.report import text
 from tunetrail.report.failures import clear_failures, write_failures
 
 _COMPARISON = Path("comparison")
@@ -244,11 +245,18 @@ def _rows() -> list[dict[str, Any]]:
             "method": method["title"],
             "metric": content["primary"],
             **method["summary"][content["primary"]],
+            **_verdict(content["verdicts"].get(label)),
             "chosen on selection": "yes" if label == content["winner"]["method"] else "",
         }
         for task, content in tasks.items()
         for label, method in content["methods"].items()
     ]
+
+
+def _verdict(record: dict[str, Any] | None) -> dict[str, Any]:
+    if record is None:
+        return {"difference": "", "verdict": ""}
+    return {"difference": text.difference(record), "verdict": record["outcome"]}
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from tunetrail.dag import Cell
 from tunetrail.estimate import Estimator
+from tunetrail.report import text
 
 #: Seconds between lines when output is not a terminal.
 _LINE_EVERY = 15.0
@@ -238,6 +239,7 @@ def show_results(console: Console, comparison: dict[str, Any]) -> None:
         table.add_column("method", no_wrap=True)
         for name in (titles[primary], "95% interval", *(titles[m] for m in others)):
             table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("group", no_wrap=True)
         methods = sorted(
             content["methods"].items(), key=lambda item: -item[1]["summary"][primary]["mean"]
         )
@@ -249,8 +251,15 @@ def show_results(console: Console, comparison: dict[str, Any]) -> None:
                 f"{score['mean']:.3f}" + ("" if single else f" ± {score['std']:.3f}"),
                 "–" if single else f"[{score['low']:.3f}, {score['high']:.3f}]",
                 *(f"{method['summary'][m]['mean']:.3f}" for m in others),
+                content["letters"][label],
             )
         console.print(table)
+        sentence = text.verdict_sentence(content, comparison["baseline"], comparison["margin"])
+        if sentence:
+            console.print(sentence + "\n")
     seeds = len(next(iter(content["methods"].values()))["runs"])
     over = "1 seed" if seeds == 1 else f"{seeds} seeds"
-    console.print(f"Test scores over {over}. * chosen on the selection set.\n")
+    console.print(
+        f"Test scores over {over}. * chosen on the selection set. Methods with a letter in common "
+        "cannot be told apart.\n"
+    )

@@ -34,7 +34,7 @@ DECIDING = {
     "tables",
     "report",
     "splits",
-    "intervals",
+    "verdicts",
     "task",
     "metrics",
     "kinds",

@@ -21,10 +21,10 @@ from tests.tiny import (
     MAX_LENGTH,
     bare_model,
     logits_of,
-    onnx_logits,
     make_rows,
     make_spec,
     move,
+    onnx_logits,
     run_model,
     write_base,
 )

@@ -20,6 +20,7 @@ GOOD: dict[str, Any] = {
     "tasks": {"movie": {"source": "data.csv"}},
     "methods": {"full": {}, "lora": {"rank": 4}, "wide": {"method": "lora", "rank": 16}},
     "baseline": "full",
+    "margin": 0.01,
     "seeds": [1, 2],
     "budgets": {"full": {"epochs": 1}},
     "main_budget": "full",
@@ -106,6 +107,7 @@ UNKNOWN = [
     ("tasks/movie/checks", {"blnk": 1}, "tasks.movie.checks: unknown key 'blnk'", "blank"),
     ("tasks/movie/metrics", ["acuracy"], "tasks.movie: unknown metric 'acuracy'", "accuracy"),
     ("tasks/movie/waive", {"lenght": "x"}, "unknown check 'lenght'", "length"),
+    ("limits", {"latency": 5}, "limits: unknown key 'latency'", "latency_ms"),
     ("baseline", "ful", "unknown baseline 'ful'", "full"),
 ]
 
@@ -156,6 +158,9 @@ REFUSED = [
     ("budgets/full/shots", 0, "'budgets.full.shots' is 0: input should be greater than or equal"),
     ("budgets/full/patience", 0, "'budgets.full.patience' is 0: input should be greater than or"),
     ("base/max_length", 3, "'base.max_length' is 3: input should be greater than or equal to 4"),
+    ("margin", 0, "'margin' is 0: input should be greater than 0"),
+    ("margin", 1, "'margin' is 1: input should be less than 1"),
+    ("limits", {"latency_ms": 0}, "'limits.latency_ms' is 0: input should be greater than 0"),
     ("base/pooling", "max", "'base.pooling' is 'max': input should be 'mean', 'cls' or 'last'"),
     (
         "numerics/precision",

@@ -17,6 +17,7 @@ from tests import finished
 from tests.conftest import Project
 from tunetrail.report import details, facts, html, style, text
 from tunetrail.report.failures import clear_failures, failures_page, write_failures
+from tunetrail.report.markdown import markdown_table
 from tunetrail.report.page import Cell, page, table
 
 FAILURES = [
@@ -136,13 +137,15 @@ def test_headings_landmarks_and_ids() -> None:
 def test_figures_are_described_and_marked_by_method() -> None:
     drawings = tree().all("svg")
     figures = [e for e in drawings if e.get("role") == "img"]
-    assert len(figures) == 5 * len(finished.TASKS)
+    assert len(figures) == 6 * len(finished.TASKS)
     assert len({e.get("aria-label") for e in figures}) == len(figures)
     assert all(e.get("aria-hidden") == "true" for e in drawings if e not in figures)
     for figure in figures:
         marked = {e.get("data-method") for e in figure.all() if e.get("data-method")}
         # No cost is known of head only, so it is not in the two plots over a cost.
-        without = {"head"} if " over " in (figure.get("aria-label") or "") else set()
+        described = figure.get("aria-label") or ""
+        without = {"head"} if " over " in described else set()
+        without |= {"full"} if "difference" in described else set()  # the baseline
         assert marked == set(finished.METHODS) - without
     assert style.INK not in source(), "ink is the colour of the text around it"
 
@@ -163,7 +166,7 @@ def test_tables_can_be_named_scrolled_and_sorted() -> None:
                 float(value or 0)
         for row in found.all("tbody")[0].all("tr"):
             assert [e.get("scope") for e in row.all("th")] == ["row"]
-    assert len(set(names)) == len(names) == 4 * len(finished.TASKS)
+    assert len(set(names)) == len(names) == 4 * len(finished.TASKS) + 1
     boards = [e for e in tree().all("table") if e.get("class") == "board"]
     for board in boards:
         (ordered,) = (e for e in board.all("th") if e.get("aria-sort"))
@@ -227,7 +230,109 @@ def test_what_is_missing_is_a_dash_and_no_error() -> None:
     assert not shown.all("figure")
     assert "Times are in units of" not in shown.words
     board = next(e for e in shown.all("table") if e.get("class") == "board")
-    assert [e.words for e in board.all("td")].count(text.ABSENT) == 9 * len(finished.METHODS)
+    assert [e.words for e in board.all("td")].count(text.ABSENT) == 9 * len(finished.METHODS) + 1
+
+
+# Verdicts --------------------------------------------------------------------------------------
+
+
+def record(outcome: str, difference: float, half: float | None, **needs: int) -> dict[str, Any]:
+    ends = (None, None) if half is None else (difference - half, difference + half)
+    return {
+        "outcome": outcome,
+        "difference": difference,
+        "low": ends[0],
+        "high": ends[1],
+        "needs": needs or None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("needs", "expected"),
+    [
+        ({"seeds": 1, "rows": 0}, "about 1 more seed"),
+        ({"seeds": 4, "rows": 0}, "about 4 more seeds"),
+        ({"seeds": 0, "rows": 84}, "about 84 more test rows"),
+        ({"seeds": 0, "rows": 12_345}, "about 13,000 more test rows"),
+        ({"seeds": 2, "rows": 9}, "about 2 more seeds and 9 more test rows"),
+    ],
+)
+def test_needs_in_words(needs: dict[str, int], expected: str) -> None:
+    found = record("open", 0.0, 0.1, **needs)
+    assert text.needs(found) == expected
+    short = expected.replace("about ", "needs ≈ ").replace(" and", ",")
+    assert text.short_needs(found) == short.replace(" more", "").replace(" test", "")
+
+
+def test_a_difference_has_its_sign_and_its_interval() -> None:
+    assert text.difference(record("win", 0.03, 0.01)) == "+0.030 [+0.020, +0.040]"
+    assert text.difference(record("lose", -0.03, 0.02)) == "−0.030 [−0.050, −0.010]"
+    assert text.difference(record("open", 0.0, None)) == "0.000"
+    assert text.signed(-0.0001) == text.signed(0.0001) == "0.000"
+
+
+def test_the_sentence_names_every_verdict() -> None:
+    task = finished.comparison()["tasks"]["movie"]
+    task["verdicts"] = {
+        "lora": record("tie", 0.001, 0.004),
+        "lora-r2": record("open", -0.03, 0.05, seeds=2, rows=0),
+        "houlsby": record("win", 0.03, 0.01),
+        "head": record("lose", -0.08, 0.01),
+    }
+    assert text.verdict_sentence(task, "full", 0.01) == (
+        "Against full fine-tuning: LoRA ties within ±0.01 (+0.001 [−0.003, +0.005]), "
+        "Houlsby adapter wins (+0.030 [+0.020, +0.040]), "
+        "head only loses (−0.080 [−0.090, −0.070]); "
+        "not settled: LoRA (lora-r2) (needs about 2 more seeds)."
+    )
+    task["verdicts"] = {}
+    assert text.verdict_sentence(task, "", 0.01) == ""
+
+
+def test_the_leaderboard_has_difference_verdict_and_group() -> None:
+    content = finished.comparison()["tasks"]["movie"]
+    board = next(e for e in tree().all("table") if e.get("class") == "board")
+    headings = [e.words for e in board.all("th") if e.get("scope") == "col"]
+    assert headings[3:7] == ["seeds", "group", "difference", "verdict"]
+    assert "Against full fine-tuning" in [e.words for e in board.all("th")]
+    for row in board.all("tbody")[0].all("tr"):
+        label = row.get("data-method") or ""
+        group, difference, verdict = (cell.words for cell in row.all("td")[3:6])
+        assert group == content["letters"][label]
+        if label == "full":
+            assert (difference, verdict) == (text.ABSENT, "baseline")
+            continue
+        found = content["verdicts"][label]
+        assert difference == text.difference(found)
+        wanted = f" {text.short_needs(found)}" if found["needs"] else ""
+        assert verdict == found["outcome"] + wanted
+    assert {"lose", "open"} <= {v["outcome"] for v in content["verdicts"].values()}
+    sentences = [e.words for e in tree().all("p") if e.get("class") == "verdicts"]
+    assert sentences[0] == text.verdict_sentence(content, "full", 0.01)
+
+
+def test_without_a_baseline_there_is_no_verdict_but_a_group() -> None:
+    content = finished.comparison() | {"baseline": ""}
+    for task in content["tasks"].values():
+        task["verdicts"] = {}
+    shown = html.render(content, {}, {}, finished.made_with(), {})
+    assert "Against" not in shown
+    board = next(e for e in parse(shown).all("table") if e.get("class") == "board")
+    assert "group" in [e.words for e in board.all("th")]
+    written = markdown_table(content, {})
+    assert "verdict" not in written
+    assert "| group |" in written
+
+
+def test_markdown_has_the_verdicts_and_the_views_over_all_tasks() -> None:
+    written = markdown_table(finished.comparison(), {})
+    lines = written.splitlines()
+    assert "against full fine-tuning |" in lines[2]
+    (head,) = (line for line in lines[:10] if line.startswith("| head only"))
+    found = finished.comparison()["tasks"]["movie"]["verdicts"]["head"]
+    assert f"{text.difference(found)} | " in head
+    assert "## All tasks together" in lines
+    assert sum(line.startswith("| full fine-tuning") for line in lines) == 3
 
 
 # Colours ---------------------------------------------------------------------------------------
@@ -328,6 +433,7 @@ def test_the_made_up_comparison_has_the_shape_of_a_real_one(
     made = finished.comparison()
     free = frozenset(
         {"source", "options", "metric_titles", "waived", "majority", "classes_missing", "budgets"}
+        | {"verdicts", "letters", "methods", "profiles"}
     )
 
     def one_task(content: dict[str, Any]) -> Any:
@@ -337,6 +443,10 @@ def test_the_made_up_comparison_has_the_shape_of_a_real_one(
         whole = content | {"tasks": None}
         parts = [whole, task | {"methods": None}, entry | {"summary": None}]
         parts += [entry["summary"][metric], dict.fromkeys(entry["runs"][0])]
+        verdict = next(iter(task["verdicts"].values()))
+        parts += [dict.fromkeys(verdict), dict.fromkeys(verdict["by_seed"][0])]
+        parts += [next(e for e in content["across"]["methods"].values() if len(e) == 3)]
+        parts += [next(iter(content["across"]["profiles"].values()))]
         return [shape(part, free=free) for part in parts]
 
     assert one_task(made) == one_task(real)

@@ -179,6 +179,16 @@ def test_only_runs_with_the_main_budget_are_candidates(tmp_path: Path) -> None:
 # -- export and register, on runs that were trained -----------------------------------------------
 
 
+#: As much of a verdict as a receipt is made of.
+VERDICT = {
+    "outcome": "open",
+    "difference": -0.02,
+    "low": -0.3,
+    "high": 0.26,
+    "by_seed": [{"seed": 1, "difference": -0.01}, {"seed": 2, "difference": -0.03}],
+}
+
+
 @dataclass(frozen=True)
 class Trained:
     """A task's selected runs."""
@@ -205,8 +215,12 @@ class Trained:
                 for label, specs in self.specs.items()
             },
             "winner": {"method": winner, "seed": self.choice["seeds"][winner]},
+            "primary": "accuracy",
+            "main_budget": "full",
+            "verdicts": {"lora": VERDICT},
         }
-        return {"project": "tests", "tasks": dict.fromkeys(tasks, content)}
+        tasks_ = dict.fromkeys(tasks, content)
+        return {"project": "tests", "baseline": "houlsby", "tasks": tasks_}
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +328,26 @@ def test_a_winner_with_a_certificate_is_registered(trained: Trained, tmp_path: P
     ]
     assert receipt["comparison"] == file_digest(tmp_path / "comparison.json")
     assert receipt["project"] == "tests"
+
+
+def test_a_run_carries_the_verdict_on_its_method(trained: Trained, tmp_path: Path) -> None:
+    exported(trained, tmp_path / "export" / "toy", 1e-4)
+    receipt = receipt_of(trained.comparison(), tmp_path / "export", tmp_path)
+    against = {(entry["label"], entry["seed"]): entry["against"] for entry in receipt["runs"]}
+    assert against["houlsby", 1] is against["houlsby", 2] is None
+    assert against["lora", 2] == {
+        "baseline": "houlsby",
+        "metric": "accuracy",
+        "difference": -0.03,
+        "mean": -0.02,
+        "outcome": "open",
+        "low": -0.3,
+        "high": 0.26,
+    }
+    content = trained.comparison()
+    content["tasks"]["toy"]["main_budget"] = "another"
+    receipt = receipt_of(content, tmp_path / "export", tmp_path)
+    assert {entry["against"] for entry in receipt["runs"]} == {None}
 
 
 def test_a_winner_whose_certificate_failed_is_refused(trained: Trained, tmp_path: Path) -> None:

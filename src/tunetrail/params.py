@@ -51,6 +51,17 @@ class Export(Settings):
     )
 
 
+class Limits(Settings):
+    """Most that a method may cost, for ``tunetrail recommend``; what is left out has no limit."""
+
+    trainable_parameters: float | None = Field(default=None, gt=0)
+    train_seconds: float | None = Field(default=None, gt=0, description="of one run")
+    memory_mb: float | None = Field(default=None, gt=0, description="peak of training, 2²⁰ bytes")
+    artifact_mb: float | None = Field(default=None, gt=0, description="what is saved of a run")
+    model_mb: float | None = Field(default=None, gt=0, description="the exported ONNX file")
+    latency_ms: float | None = Field(default=None, gt=0, description="p50 of one text, ONNX")
+
+
 class Params(Settings):
     """Everything in ``params.yaml``. Top-level keys have no defaults: DVC tracks them by name."""
 
@@ -58,7 +69,10 @@ class Params(Settings):
     base: Base
     tasks: dict[str, dict[str, Any]] = Field(min_length=1)
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
-    baseline: str = Field(description="method that times are shown relative to, or empty")
+    baseline: str = Field(description="method that the others are judged against, or empty")
+    margin: float = Field(
+        gt=0, lt=1, description="difference of the first metric, in raw units, that does not matter"
+    )
     seeds: tuple[int, ...] = Field(min_length=1)
     budgets: dict[str, Budget] = Field(min_length=1, description="label → data and time of a run")
     main_budget: str = Field(description="label of the budget that chooses the winner and ships")
@@ -69,6 +83,7 @@ class Params(Settings):
     pretraining: Pretraining = Field(
         default=Pretraining(), description="checkpoints to start from (dvc.yaml has the default)"
     )
+    limits: Limits = Limits()  # no stage reads it, so DVC needs not know it
 
     @field_validator("project")
     @classmethod

@@ -21,6 +21,8 @@ from tunetrail.errors import TuneTrailError
 #: The program that executes what is stale. It lies above this layer: it is started, not imported.
 _FLOW = "pipelines.compare"
 
+LimitOption = Annotated[float | None, typer.Option(min=0, help="Most it may be.")]
+
 WorkersOption = Annotated[
     int, typer.Option(min=0, help="Stages side by side (default: cores / threads of a run).")
 ]
@@ -271,6 +273,51 @@ def _predicted(declared: dict[str, Any]) -> str:
     if "answers" in declared:
         return "answers"
     return f"{len(declared['labels'])} classes" if "labels" in declared else "a number"
+
+
+@app.command()
+def recommend(
+    task: Annotated[
+        str, typer.Argument(help="Only this task.", autocompletion=names.planned_tasks)
+    ] = "",
+    max_parameters: LimitOption = None,
+    max_train_seconds: LimitOption = None,
+    max_memory_mb: LimitOption = None,
+    max_artifact_mb: LimitOption = None,
+    max_model_mb: LimitOption = None,
+    max_latency_ms: LimitOption = None,
+    params: ParamsOption = PARAMS,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which method to take, under limits on what it costs, from the finished comparison.
+
+    Limits come from `limits` in params.yaml; an option here goes before it. Memory is the peak of
+    training, the artifact what is saved of a run, the model the exported ONNX file, latency the
+    median of one text. Left out are methods that another one makes pointless: one that costs no
+    more and is better by the verdicts, or costs less and is shown not to be worse by more than the
+    margin.
+
+    Example: tunetrail recommend --max-latency-ms 5 --max-parameters 100000
+    """
+    from tunetrail.cli.recommended import in_words
+    from tunetrail.params import read_params
+    from tunetrail.stages.recommend import recommendations
+
+    given = {
+        "trainable_parameters": max_parameters,
+        "train_seconds": max_train_seconds,
+        "memory_mb": max_memory_mb,
+        "artifact_mb": max_artifact_mb,
+        "model_mb": max_model_mb,
+        "latency_ms": max_latency_ms,
+    }
+    limits = read_params(params).limits.model_dump(exclude_none=True)
+    limits |= {name: most for name, most in given.items() if most is not None}
+    found = recommendations(Path("comparison"), Path("runs"), limits, task)
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(in_words(found, limits))
 
 
 @app.command()

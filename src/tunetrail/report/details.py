@@ -83,6 +83,31 @@ def observed_table(task: Json) -> str:
     )
 
 
+def across_table(comparison: Json) -> str:
+    """A row a method over all tasks; nothing where there is one task."""
+    if len(comparison["tasks"]) < 2:
+        return ""
+    entries, shown = comparison["across"]["methods"], text.across_rows(comparison)
+    kinds = ("iqm", "rank", "improvement")
+    rows = [
+        [
+            Cell(name),
+            *(
+                Cell(cell, value=entries[label][kind]["value"] if kind in entries[label] else None)
+                for cell, kind in zip(cells, kinds, strict=True)
+            ),
+        ]
+        for label, name, cells in shown
+    ]
+    return table(
+        "All tasks together",
+        ["Method", "Interquartile mean", "Mean rank", "Probability of improvement"],
+        rows,
+        numeric={1, 2, 3},
+        methods=[label for label, *_ in shown],
+    )
+
+
 def options_table(task: Json) -> str:
     """A row a method: paper, start, options, whether its weights can be merged."""
     names = text.titles(task)

@@ -16,6 +16,8 @@ SCRIPT = Path(__file__).with_name("report.js")
 _FIGURES = (
     ("score", "Test score", "Rings: every seed. Marker and bar: mean and 95% t interval over "
      "seeds. Dashed: always giving the same answer. Bold: chosen on the selection set."),
+    ("difference", "Verdicts", "Method minus baseline, paired. Rings: every seed. Marker and bar: "
+     "mean and the interval that decides. Band: the margin."),
     ("parameters", "Score and size", "Test score over trainable parameters. Rings: every seed. "
      "Named markers: means."),
     ("time", "Score and training time", "Test score over the estimated time of one whole run. "
@@ -32,25 +34,24 @@ def render(
     certificates: Json,
     provenance: Json,
     figures: dict[str, dict[str, str]],
-    *,
-    baseline: str = "",
 ) -> str:
     """The whole report, a self-contained document.
 
     Args:
-        comparison: Scores of all runs and their summaries, by task and label.
+        comparison: Scores of all runs, their summaries and verdicts, by task and label. Its
+            baseline's training time is 1; where that was not measured, the slowest method's is.
         costs: Costs by task and label; either may lack an entry.
         certificates: ONNX certificates by task and label; either may lack an entry.
         provenance: Commit, versions, machine and settings of the comparison.
         figures: ``<svg>`` elements by task, under ``score``, ``parameters``, ``time``, ``loss``.
-        baseline: Label or name of the method whose training time is 1; where it is empty or was
-            not measured, the slowest method is.
     """
+    baseline = comparison["baseline"]
     tasks = [
         {
             "name": name,
             "task": task,
             "tile": _tile(task),
+            "verdicts": text.verdict_sentence(task, baseline, comparison["margin"]),
             "board": leaderboard(task, costs.get(name, {}), certificates.get(name, {}), baseline),
             "figures": [
                 (title, caption, figures[name][key])
@@ -71,6 +72,9 @@ def render(
         tasks=tasks,
         shape=shape,
         methods=_methods(comparison),
+        explained=f"{text.EXPLAINED} The margin is {comparison['margin']:g}.",
+        across_explained=text.ACROSS,
+        across=details.across_table(comparison),
         provenance=facts.provenance_facts(comparison, provenance),
         changed=bool(provenance["git_dirty"]),
         reproduce=facts.reproduce(provenance),

@@ -8,6 +8,7 @@ from tunetrail.report.style import styles
 from tunetrail.report.text import ABSENT, Json
 
 _NONE = Cell(ABSENT)
+_OUTCOMES = ("lose", "open", "tie", "win")  # as they are sorted
 
 
 def leaderboard(task: Json, costs: Json, certificates: Json, baseline: str) -> Json:
@@ -28,8 +29,11 @@ def leaderboard(task: Json, costs: Json, certificates: Json, baseline: str) -> J
     names, look = text.titles(task), styles(list(task["methods"]))
     unit = text.reference(task, costs, baseline)
     metrics = [task["metric_titles"][metric] for metric in task["metrics"]]
+    judged = bool(task["verdicts"])
+    against = [(f"Against {names[baseline]}", ["difference", "verdict"])] if judged else []
     groups = [
-        ("Test score", [*metrics, "seeds"]),
+        ("Test score", [*metrics, "seeds", "group"]),
+        *against,
         ("Size", ["trainable parameters", "artifact"]),
         ("Training", ["samples/s", "time of a run", "peak memory"]),
         ("ONNX export", ["largest logit difference", "flipped predictions"]),
@@ -44,6 +48,7 @@ def leaderboard(task: Json, costs: Json, certificates: Json, baseline: str) -> J
             "chosen": label == task["winner"]["method"],
             "groups": [
                 _quality(task, label),
+                *([_verdict(task["verdicts"].get(label))] if judged else []),
                 *_cost(costs.get(label), costs[unit]["train_seconds"] if unit else None),
                 *_export(certificates.get(label)),
             ],
@@ -69,6 +74,23 @@ def _quality(task: Json, label: str) -> list[Cell]:
             for m in task["metrics"]
         ),
         Cell(str(count), value=count),
+        Cell(task["letters"][label], value=list(task["letters"]).index(label)),
+    ]
+
+
+def _verdict(record: Json | None) -> list[Cell]:
+    if record is None:
+        return [_NONE, Cell("baseline", value=_OUTCOMES.index("tie"))]
+    sub = "" if record["low"] is None else text.difference(record).partition(" ")[2]
+    outcome = record["outcome"]
+    return [
+        Cell(text.signed(record["difference"]), sub, record["difference"]),
+        Cell(
+            outcome,
+            text.short_needs(record),
+            _OUTCOMES.index(outcome),
+            badge={"win": "good", "lose": "bad"}.get(outcome, ""),
+        ),
     ]
 
 

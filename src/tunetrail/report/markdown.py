@@ -6,22 +6,34 @@ from tunetrail.report import text
 from tunetrail.report.text import ABSENT, Json
 
 
-def markdown_table(comparison: Json, costs: Json, *, baseline: str = "") -> str:
-    """A heading, a table and a sentence for each task; columns are padded to read well as text.
+def markdown_table(comparison: Json, costs: Json) -> str:
+    """A heading, a table and sentences for each task; columns are padded to read well as text.
 
     Args:
-        comparison: Scores of all runs and their summaries, by task and label.
+        comparison: Scores of all runs, their summaries and verdicts, by task and label. Its
+            baseline's training time is 1; where that was not measured, the slowest method's is.
         costs: Costs by task and label; either may lack an entry.
-        baseline: Label or name of the method whose training time is 1; where it is empty or was
-            not measured, the slowest method is.
     """
-    parts = []
+    baseline, parts = comparison["baseline"], []
     for name, task in comparison["tasks"].items():
         header, rows = _cells(task, costs.get(name, {}), baseline)
-        parts.append(
-            f"## {task['title']}\n\n{_aligned(header, rows)}\n\n{text.chosen_sentence(name, task)}"
-        )
+        sentences = [
+            text.chosen_sentence(name, task),
+            text.verdict_sentence(task, baseline, comparison["margin"]),
+        ]
+        paragraphs = [f"## {task['title']}", _aligned(header, rows), *filter(None, sentences)]
+        parts += paragraphs
+    if any(task["verdicts"] for task in comparison["tasks"].values()):
+        parts.append(f"{text.EXPLAINED} The margin is {comparison['margin']:g}.")
+    if len(comparison["tasks"]) > 1:
+        parts += ["## All tasks together", _across(comparison), text.ACROSS]
     return "\n\n".join(parts) + "\n"
+
+
+def _across(comparison: Json) -> str:
+    """The views over all tasks, a row a method, by interquartile mean."""
+    header = ["method", "interquartile mean", "mean rank", "probability of improvement"]
+    return _aligned(header, [[name, *cells] for _, name, cells in text.across_rows(comparison)])
 
 
 def _cells(task: Json, costs: Json, baseline: str) -> tuple[list[str], list[list[str]]]:
@@ -29,7 +41,9 @@ def _cells(task: Json, costs: Json, baseline: str) -> tuple[list[str], list[list
     others = [metric for metric in task["metrics"] if metric != primary]
     unit = text.reference(task, costs, baseline)
     header = ["method", task["metric_titles"][primary], "95% interval", "n"]
-    header += [task["metric_titles"][metric] for metric in others]
+    if task["verdicts"]:
+        header += [f"against {names[baseline]}", "verdict"]
+    header += ["group", *(task["metric_titles"][metric] for metric in others)]
     header += ["trainable", "time" if unit is None else f"time ({names[unit]} = 1)"]
     rows = []
     for label in text.ranked(task):
@@ -40,6 +54,8 @@ def _cells(task: Json, costs: Json, baseline: str) -> tuple[list[str], list[list
             text.spread(summary[primary]),
             text.interval(summary[primary]),
             str(summary[primary]["count"]),
+            *(_verdict(task["verdicts"].get(label)) if task["verdicts"] else []),
+            task["letters"][label],
             *(text.score(summary[metric]["mean"]) for metric in others),
         ]
         if cost is None or unit is None:
@@ -49,6 +65,12 @@ def _cells(task: Json, costs: Json, baseline: str) -> tuple[list[str], list[list
             row += [text.count(cost["trainable_parameters"]), ratio]
         rows.append(row)
     return header, rows
+
+
+def _verdict(record: Json | None) -> list[str]:
+    if record is None:
+        return [ABSENT, "baseline"]
+    return [text.difference(record), record["outcome"]]
 
 
 def _aligned(header: list[str], rows: list[list[str]]) -> str:

@@ -14,7 +14,15 @@ from tunetrail.report.text import Json, ranked, short_count, titles
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["budget_plot", "inline_svg", "loss_plot", "save", "score_plot", "tradeoff_plot"]
+__all__ = [
+    "budget_plot",
+    "difference_plot",
+    "inline_svg",
+    "loss_plot",
+    "save",
+    "score_plot",
+    "tradeoff_plot",
+]
 
 #: What a budget may differ in → title of the axis.
 _BUDGET_AXES = {
@@ -92,6 +100,58 @@ def _score_key(constant: str) -> list[Any]:
         Line2D([], [], label="one seed", **ring),
         Line2D([], [], markersize=6, linewidth=1.8, label="mean, 95% interval", **dot),
         Line2D([], [], color=INK, linestyle="--", linewidth=1, label=constant),
+    ]
+
+
+@_styled
+def difference_plot(task: Json, comparison: Json) -> Figure:
+    """Paired differences to the baseline: a row a method, its seeds, mean and deciding interval.
+
+    Args:
+        task: One task of the comparison, with verdicts.
+        comparison: All of it, for the baseline and the margin, which is drawn as a band.
+    """
+    verdicts, names, look = task["verdicts"], titles(task), styles(list(task["methods"]))
+    metric, other = task["metric_titles"][task["primary"]], names[comparison["baseline"]]
+    order = [label for label in ranked(task) if label in verdicts]
+    title = f"{task['title']}: difference in test {metric} of each method to {other}"
+    figure, axes = _start(title, 1.1 + 0.38 * len(order))
+    margin = comparison["margin"]
+    axes.axvspan(-margin, margin, color=INK, alpha=0.1, linewidth=0)
+    axes.axvline(0, color=INK, linewidth=1)
+    for row, label in enumerate(order):
+        record, (colour, marker, _) = verdicts[label], look[label]
+        found = [entry["difference"] for entry in record["by_seed"]]
+        heights = [row + 0.2 + 0.16 * i / max(len(found) - 1, 1) for i in range(len(found))]
+        drawn = [axes.scatter(found, heights, edgecolors=colour, **_SEED)]
+        if record["low"] is not None:
+            ends = [record["low"], record["high"]]
+            drawn += axes.plot(ends, [row, row], color=colour, linewidth=1.8)
+        drawn.append(
+            axes.scatter([record["difference"]], [row], color=colour, marker=marker, **_MEAN)
+        )
+        _mark(label, drawn)
+    axes.set_yticks(range(len(order)), [names[label] for label in order])
+    for tick, label in zip(axes.get_yticklabels(), order, strict=True):
+        _mark(label, [tick], "name")
+    axes.set_ylim(len(order) - 0.4, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    axes.set_xlabel(f"test {metric}, difference to {other}")
+    figure.legend(handles=_difference_key(margin), loc="outside upper left", ncols=3)
+    return figure
+
+
+def _difference_key(margin: float) -> list[Any]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    dot: dict[str, Any] = {"marker": "o", "color": INK}
+    ring = dot | {"markersize": 4, "markerfacecolor": "none", "linestyle": "none"}
+    return [
+        Line2D([], [], label="one seed", **ring),
+        Line2D([], [], markersize=6, linewidth=1.8, label="mean, interval", **dot),
+        Patch(color=INK, alpha=0.1, linewidth=0, label=f"margin ±{margin:g}"),
     ]
 
 

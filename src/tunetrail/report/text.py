@@ -8,6 +8,19 @@ Json = dict[str, Any]
 
 ABSENT = "\N{EN DASH}"
 
+#: What a reader of verdicts has to know.
+EXPLAINED = (
+    "Differences are paired, over seeds and test rows, with the interval that decides: it covers "
+    "with 95%, or more where several comparisons share the allowed error (Holm). Win, lose: it "
+    "excludes zero; tie: it lies within the margin; open: neither. Methods that share a letter "
+    "cannot be told apart."
+)
+#: And of the views over all tasks.
+ACROSS = (
+    "Secondary views, from scores as the share of the way from the constant answer to a perfect "
+    "one; stratified bootstrap intervals over seeds, which are too narrow at few seeds."
+)
+
 
 def score(value: float, digits: int = 3) -> str:
     """A metric in raw units, ``0.771``; never ``-0.000``."""
@@ -109,6 +122,66 @@ def titles(task: Json) -> dict[str, str]:
     }
 
 
+def signed(value: float, digits: int = 3) -> str:
+    """A difference, ``+0.012``, ``−0.071`` or ``0.000``."""
+    shown = score(value, digits)
+    return f"+{shown}" if value > 0 and float(shown) else shown
+
+
+def difference(record: Json) -> str:
+    """A difference and its interval, ``−0.071 [−0.112, −0.030]``; without one for one seed."""
+    if record["low"] is None:
+        return signed(record["difference"])
+    return f"{signed(record['difference'])} [{signed(record['low'])}, {signed(record['high'])}]"
+
+
+def needs(record: Json) -> str:
+    """What an open verdict needs, ``about 2 more seeds``; empty for a settled one."""
+    if record["needs"] is None:
+        return ""
+    seeds, rows = record["needs"]["seeds"], record["needs"]["rows"]
+    wanted = [plural(seeds, "more seed")] if seeds else []
+    wanted += [plural(_about(rows), "more test row")] if rows else []
+    return f"about {' and '.join(wanted)}"
+
+
+def short_needs(record: Json) -> str:
+    """The same for a narrow column, ``≈ 2 seeds, 850 rows``."""
+    if record["needs"] is None:
+        return ""
+    seeds, rows = record["needs"]["seeds"], record["needs"]["rows"]
+    wanted = [plural(seeds, "seed")] if seeds else []
+    wanted += [plural(_about(rows), "row")] if rows else []
+    return f"needs \N{ALMOST EQUAL TO} {', '.join(wanted)}"
+
+
+def _about(number: int) -> int:
+    """Two digits of a number that is a guess anyway."""
+    unit = int(10 ** max(len(str(number)) - 2, 0))
+    return -(-number // unit) * unit
+
+
+def verdict_sentence(task: Json, baseline: str, margin: float) -> str:
+    """Every verdict of a task, the settled ones with their intervals; empty without a baseline."""
+    names, verdicts = titles(task), task["verdicts"]
+    if not verdicts:
+        return ""
+    told = {"win": "wins", "lose": "loses", "tie": f"ties within ±{margin:g}"}
+    settled = [
+        f"{names[label]} {told[record['outcome']]} ({difference(record)})"
+        for label, record in verdicts.items()
+        if record["outcome"] != "open"
+    ]
+    left = [
+        f"{names[label]} (needs {needs(record)})"
+        for label, record in verdicts.items()
+        if record["outcome"] == "open"
+    ]
+    found = [", ".join(settled)] if settled else []
+    found += [f"not settled: {', '.join(left)}"] if left else []
+    return f"Against {names[baseline]}: {'; '.join(found)}."
+
+
 def chosen_sentence(name: str, task: Json) -> str:
     """What was chosen on the selection set, with its test score and interval."""
     label, metric = task["winner"]["method"], task["primary"]
@@ -120,6 +193,28 @@ def chosen_sentence(name: str, task: Json) -> str:
         else f" {interval(summary)} over {plural(summary['count'], 'seed')}"
     )
     return f"On {name}, {titles(task)[label]} was chosen on the selection set: {found}."
+
+
+def across_rows(comparison: Json) -> list[tuple[str, str, list[str]]]:
+    """Label, title and cells of each method over all tasks, highest interquartile mean first."""
+    names = titles(next(iter(comparison["tasks"].values())))
+    entries = comparison["across"]["methods"]
+
+    def shown(estimate: Json | None) -> str:
+        if estimate is None:
+            return ABSENT
+        whole = score(estimate["value"], 2)
+        ends = (estimate["low"], estimate["high"])
+        return whole if None in ends else f"{whole} [{score(ends[0], 2)}, {score(ends[1], 2)}]"
+
+    return [
+        (
+            label,
+            names[label],
+            [shown(entries[label].get(k)) for k in ("iqm", "rank", "improvement")],
+        )
+        for label in sorted(entries, key=lambda label: -entries[label]["iqm"]["value"])
+    ]
 
 
 def reference(task: Json, costs: Json, baseline: str) -> str | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from tunetrail import methods, metrics
 from tunetrail.files import read_json, replacing, write_json, write_text
-from tunetrail.intervals import summarise
 from tunetrail.kinds import Kind, kind_of
 from tunetrail.layout import (
     CARD,
@@ -16,6 +18,7 @@ from tunetrail.layout import (
     COMPARISON,
     HISTORY,
     METRICS,
+    PREDICTIONS,
     PRETRAIN,
     REPORT,
     RESULT,
@@ -28,8 +31,12 @@ from tunetrail.provenance import provenance
 from tunetrail.report import html, markdown, plots
 from tunetrail.run import PRETRAINED, Budget, PlannedRun, planned_runs
 from tunetrail.splits import SETS
-from tunetrail.task import read_task
+from tunetrail.task import TaskSpec, read_task
 from tunetrail.training.rows import read_rows
+from tunetrail.verdicts import across
+from tunetrail.verdicts.influence import row_values
+from tunetrail.verdicts.judge import judge
+from tunetrail.verdicts.scores import summarise
 
 
 def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out: Path) -> None:
@@ -50,8 +57,11 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
     comparison: dict[str, Any] = {
         "project": params.project,
         "base": read_json(base / "card.json"),
+        "baseline": params.baseline,
+        "margin": params.margin,
         "tasks": {name: _task(name, params, plan, data, runs, base) for name in params.tasks},
     }
+    comparison["across"] = across_tasks(comparison)
     costs = {
         task: {label: read_json(runs / "cost" / task / f"{label}.json") for label in params.methods}
         for task in params.tasks
@@ -74,13 +84,8 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
         write_json(folder / COMPARISON, comparison)
         write_json(folder / SCORES, _scores(comparison))
         figures = _plots(comparison, costs, histories, folder / "plots")
-        write_text(
-            folder / TABLE,
-            markdown.markdown_table(comparison, costs, baseline=params.baseline),
-        )
-        report = html.render(
-            comparison, costs, certificates, made_with, figures, baseline=params.baseline
-        )
+        write_text(folder / TABLE, markdown.markdown_table(comparison, costs))
+        report = html.render(comparison, costs, certificates, made_with, figures)
         write_text(folder / REPORT, report)
 
 
@@ -99,6 +104,7 @@ def _task(
     planned: dict[str, list[PlannedRun]] = {label: [] for label in params.methods}
     for run in planned_runs(plan / name):
         planned[run.method].append(run)
+    compared = {label: _method(planned[label], choice, runs, name) for label in params.methods}
     return {
         "title": task.title or name,
         "domain": task.domain,
@@ -125,7 +131,8 @@ def _task(
             "classes_missing": gate["classes_missing"],
         },
         "pretraining": _pretraining(name, planned, base),
-        "methods": {label: _method(planned[label], choice, runs, name) for label in params.methods},
+        "methods": compared,
+        **_judged(name, task, compared, choice["budget"], params, runs),
         "winner": {"method": choice["winner"], "seed": choice["seeds"][choice["winner"]]},
     }
 
@@ -185,6 +192,55 @@ def _method(
     }
 
 
+def _judged(
+    name: str,
+    task: TaskSpec,
+    compared: dict[str, Any],
+    budget: str,
+    params: Params,
+    runs: Path,
+) -> dict[str, Any]:
+    """Verdicts, pairs and letters of a task, from every prediction of its main budget."""
+    metric, classes = metrics.find(task.primary_metric), len(task.labels)
+    rows = 0
+
+    def values(label: str, seed: int) -> np.ndarray:
+        nonlocal rows
+        place = runs / "evaluate" / name / label / budget / str(seed)
+        found = pd.read_parquet(place / PREDICTIONS)
+        rows = len(found)
+        if task.primary_metric in found:  # it scores every example by itself
+            return found[task.primary_metric].to_numpy(dtype=float)
+        return row_values(
+            lambda labels, predictions: metric.score(labels, predictions, classes),
+            found["label"].to_numpy(),
+            found["prediction"].to_numpy(),
+        )
+
+    means = {label: m["summary"][task.primary_metric]["mean"] for label, m in compared.items()}
+    order = sorted(compared, key=lambda label: -means[label])
+    of_rows = {label: np.stack([values(label, seed) for seed in params.seeds]) for label in order}
+    return judge(of_rows, params.baseline, params.margin, params.seeds, rows)
+
+
+def across_tasks(comparison: dict[str, Any]) -> dict[str, Any]:
+    """Views over all tasks: primary scores as the share of the way from the constant answer to 1.
+
+    Every metric is at most 1, and what a constant answer reaches differs between tasks.
+    """
+    tasks = comparison["tasks"].values()
+    scores = {}
+    for label in next(iter(tasks))["methods"]:
+        columns = []
+        for task in tasks:
+            floor = task["majority"][task["primary"]]
+            reached = [r["test"][task["primary"]] for r in task["methods"][label]["runs"]]
+            # Where the constant answer is perfect there is no way left.
+            columns.append([(s - floor) / (1 - floor) if floor < 1 else 1.0 for s in reached])
+        scores[label] = np.array(columns).T
+    return across.record(scores, comparison["baseline"])
+
+
 def _constant(prepared: Path, kind: Kind, names: tuple[str, ...]) -> dict[str, float]:
     """Scores on test of the answer that needs no model."""
     train = read_json(prepared / "fit" / CARD)["sets"]["train"]
@@ -230,6 +286,7 @@ def _plots(
     for name, task in comparison["tasks"].items():
         figures = {
             "score": plots.score_plot(task),
+            **({"difference": plots.difference_plot(task, comparison)} if task["verdicts"] else {}),
             "parameters": plots.tradeoff_plot(task, costs[name], "trainable parameters"),
             "time": plots.tradeoff_plot(task, costs[name], "training seconds"),
             "loss": plots.loss_plot(task, histories[name]),

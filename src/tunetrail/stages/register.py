@@ -29,6 +29,7 @@ def register(comparison_file: Path, exported: Path, out: Path) -> None:
                     "label": label,
                     "budget": budget,
                     "seed": run["seed"],
+                    "against": _against(comparison, content, label, budget, run["seed"]),
                 }
                 for budget, result in method["budgets"].items()
                 for run in result["runs"]
@@ -58,6 +59,23 @@ def register(comparison_file: Path, exported: Path, out: Path) -> None:
             "refused": refused,
         },
     )
+
+
+def _against(
+    comparison: dict[str, Any], content: dict[str, Any], label: str, budget: str, seed: int
+) -> dict[str, Any] | None:
+    """The verdict on a run's method, and this seed's difference; None where it has none."""
+    verdict = content["verdicts"].get(label)
+    if verdict is None or budget != content["main_budget"]:
+        return None
+    by_seed = {entry["seed"]: entry["difference"] for entry in verdict["by_seed"]}
+    return {
+        "baseline": comparison["baseline"],
+        "metric": content["primary"],
+        "difference": by_seed[seed],
+        **{key: verdict[key] for key in ("outcome", "low", "high")},
+        "mean": verdict["difference"],
+    }
 
 
 def _reason(certificate: dict[str, Any]) -> str:

@@ -73,15 +73,18 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
         runs: dict[str, str] = {}
         for entry in wanted["runs"]:
             record = _record(root, entry, wanted["comparison"])
+            verdict = _verdict_tags(entry.get("against"))
             found = present.pop(entry["run"], None)
             if found is not None and found.data.tags.get(CONTENT_TAG) == record["content"]:
                 runs[entry["run"]] = found.info.run_id
+                _bring_tags(client, found, verdict)
                 if found.info.status != "FINISHED":  # killed while it added a model to the run
                     client.set_terminated(found.info.run_id)
                 done["runs_present"] += 1
                 continue
             if found is not None:  # a killed sync left half of it, or results have changed
                 client.delete_run(found.info.run_id)
+            record["tags"] |= verdict
             runs[entry["run"]] = _create_run(client, experiment, record)
             done["runs_created"] += 1
         for model in wanted["models"]:
@@ -154,6 +157,9 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
     scores = read_json(evaluated / METRICS)
     cost = read_json(root / "runs" / "cost" / task / f"{label}.json")
     metrics = {f"test/{k}": v for k, v in scores.items()}
+    against = entry.get("against")
+    if against is not None:
+        metrics[f"difference/{against['metric']}"] = against["difference"]
     metrics |= {f"cost/{k}": float(v) for k, v in cost.items() if isinstance(v, int | float)}
     points = [("train/loss", step, loss) for step, loss in history["loss"]]
     points += [
@@ -162,7 +168,7 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
         for name, score in scores_.items()
     ]
     params = _parameters(run)
-    deterministic = [params, points, scores]
+    deterministic = [params, points, scores, against and against["difference"]]
     return {
         "name": f"{task}-{label}-{budget}-{seed}",
         "params": params,
@@ -185,6 +191,31 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
             evaluated / PREDICTIONS,
         ],
     }
+
+
+def _verdict_tags(against: dict[str, Any] | None) -> dict[str, str]:
+    """The verdict on a run's method. It may change with other methods, so it is no part of a run's
+    content, and is set anew on a run that is there."""
+    if against is None:
+        return {}
+    ends = "none" if against["low"] is None else f"{against['low']:.4f} {against['high']:.4f}"
+    return {
+        "verdict": against["outcome"],
+        "verdict.baseline": against["baseline"],
+        "verdict.difference": f"{against['mean']:.4f}",
+        "verdict.interval": ends,
+    }
+
+
+def _bring_tags(client: Any, run: Any, wanted: dict[str, str]) -> None:
+    """Set the tags that differ, and remove those of an earlier verdict."""
+    tags = run.data.tags
+    for key, value in wanted.items():
+        if tags.get(key) != value:
+            client.set_tag(run.info.run_id, key, value)
+    for key in tags:
+        if key.partition(".")[0] == "verdict" and key not in wanted:
+            client.delete_tag(run.info.run_id, key)
 
 
 def _parameters(run: PlannedRun) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Summaries of scores over seeds."""
+"""Summary of a method's own scores over seeds."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tunetrail.intervals import summarise
+from tunetrail.verdicts.scores import summarise
 
 
 def test_three_scores_by_hand() -> None:
