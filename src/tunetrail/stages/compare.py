@@ -210,7 +210,8 @@ def _judged(
         found = pd.read_parquet(place / PREDICTIONS)
         rows = len(found)
         if task.primary_metric in found:  # it scores every example by itself
-            return found[task.primary_metric].to_numpy(dtype=float)
+            scores: np.ndarray = found[task.primary_metric].to_numpy(dtype=float)
+            return scores
         return row_values(
             lambda labels, predictions: metric.score(labels, predictions, classes),
             found["label"].to_numpy(),
