@@ -13,9 +13,9 @@ from scipy import stats
 
 from tunetrail.verdicts import across
 
-GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("verdicts.json").read_text())[
-    "across"
-]
+GOLDEN = json.loads(
+    Path(__file__).with_name("golden").joinpath("scores", "verdicts.json").read_text()
+)["across"]
 SCORES = dict(zip("abc", np.array(GOLDEN["scores"]), strict=True))
 
 

@@ -39,7 +39,9 @@ from tunetrail.training.rows import Rows, Window, read_rows
 pytestmark = pytest.mark.usefixtures("in_empty_folder", "fresh_accelerate")
 
 LENGTH = 32
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "squad.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads(
+    (Path(__file__).parent / "golden" / "scores" / "squad.json").read_text(encoding="utf-8")
+)
 #: Words of one letter each, so that a token is a letter of the tiny vocabulary.
 WORDS = list(string.ascii_lowercase)
 

@@ -640,7 +640,7 @@ def test_example_plan_is_ready_to_be_copied(
         assert isinstance(data, HubSource)
         assert (data.repo, data.type, data.config) == (GLUE, "dataset", name)
         assert COMMIT.fullmatch(data.revision)
-    assert {task.source.parent.as_posix() for task in tasks.values()} == {"examples/glue-roberta"}
+    assert {task.source.parent.as_posix() for task in tasks.values()} == {"data/glue"}
 
 
 # Through the commands --------------------------------------------------------------------------

@@ -28,7 +28,9 @@ from tunetrail.verdicts.family import holm
 from tunetrail.verdicts.influence import BLOCKS, row_values
 from tunetrail.verdicts.judge import judge
 
-GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("verdicts.json").read_text())
+GOLDEN = json.loads(
+    Path(__file__).with_name("golden").joinpath("scores", "verdicts.json").read_text()
+)
 
 
 def parts(seeds: float, rows: float, both: float = 0.0) -> Parts:
