@@ -16,6 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tunetrail.report.style import style as report_style
+
 
 def _curve(method: dict[str, Any], metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Optimiser steps, and the mean over seeds of the score after each epoch."""
@@ -24,16 +26,18 @@ def _curve(method: dict[str, Any], metric: str) -> tuple[np.ndarray, np.ndarray]
     return steps, np.mean([[scores[metric] for _, scores in seed] for seed in seeds], axis=0)
 
 
-def _draw(axes: Axes, task: dict[str, Any]) -> None:
+def _draw(axes: Axes, names: Axes, task: dict[str, Any]) -> None:
     metric, methods = task["primary"], task["methods"]
     head = methods["head"]["scores"][metric]["mean"]
-    for label, method in methods.items():
+    for place, (label, method) in enumerate(methods.items()):
         steps, scores = _curve(method, metric)
         weak = method["scores"][metric]["mean"] <= head
         name = f"{method['title']} (test {method['scores'][metric]['mean']:.2f})"
         style: dict[str, Any] = {"color": "0.8", "linewidth": 1}
         if weak:
-            style = {"marker": "o", "label": name, "zorder": 3}
+            drawn = report_style(place)
+            style = {"color": drawn.colour, "marker": drawn.marker, "linestyle": drawn.dash}
+            style |= {"markersize": 5, "label": name, "zorder": 3}
         if label == "head":
             style |= {"color": "black", "linestyle": "--"}
         axes.plot(steps, scores, **style)
@@ -41,7 +45,8 @@ def _draw(axes: Axes, task: dict[str, Any]) -> None:
     axes.set_xlabel("optimiser step")
     axes.set_ylabel(f"{metric} on selection")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    names.axis("off")
+    names.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8, loc="upper left")
 
 
 def main() -> None:
@@ -53,10 +58,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     count = len(options.results)
-    figure = Figure(figsize=(4.6 * count, 3.8), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, count))
-    for axes, path in zip(panels, options.results, strict=True):
-        _draw(axes, json.loads(path.read_text()))
+    figure = Figure(figsize=(4.2 * count, 5.6), layout="constrained")
+    upper, lower = figure.subplots(2, count, squeeze=False, height_ratios=(3, 2))
+    for axes, names, path in zip(upper, lower, options.results, strict=True):
+        _draw(axes, names, json.loads(path.read_text()))
     figure.savefig(options.out, metadata={"Date": None})
 
 

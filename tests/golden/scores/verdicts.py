@@ -3,7 +3,7 @@
 rliable needs pandas below 3, so it has an environment of its own:
 
     python -m venv E && E/bin/pip install "pandas<3" rliable statsmodels
-    E/bin/python tests/golden/verdicts.py > tests/golden/verdicts.json
+    E/bin/python tests/golden/scores/verdicts.py > tests/golden/scores/verdicts.json
 """
 
 from __future__ import annotations
