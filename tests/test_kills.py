@@ -180,7 +180,8 @@ def test_make_repro_recovers_from_whatever_dvc_left_half_written(small: Project,
 def test_without_a_whole_lock_file_everything_comes_back_from_the_cache(small: Project) -> None:
     lock = small.root / "dvc.lock"
     whole = lock.read_bytes()
-    for size in (0, 100, 4096):
+    in_a_key = whole.rindex(b"md5: ", 0, 4096) + 2  # cut in a value, it might be readable
+    for size in (0, 100, in_a_key):
         lock.write_bytes(whole[:size])
         with pytest.raises(TuneTrailError, match=r"dvc.lock in .* cannot be read") as error:
             stale_cells(Dag(small.root))

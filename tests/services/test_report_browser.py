@@ -150,12 +150,12 @@ def test_a_click_sorts_numbers_as_numbers_and_a_second_turns_them(visit: Any) ->
     page = visit()
     assert marked(page) == ["accuracy descending"]
     sort_button(page, "trainable parameters").click()
-    sizes = column(page, 4)
+    sizes = column(page, 7)
     assert sizes == ["22,566,531", "606,339", "74,883", "19,587", "–"]
     assert marked(page) == ["trainable parameters descending"]
     sort_button(page, "trainable parameters").click()
     # What was not measured stays last.
-    assert column(page, 4) == ["19,587", "74,883", "606,339", "22,566,531", "–"]
+    assert column(page, 7) == ["19,587", "74,883", "606,339", "22,566,531", "–"]
     assert marked(page) == ["trainable parameters ascending"]
     assert page.locator("#board-movie tfoot").inner_text().startswith("majority class")
     assert column(page, board="board-own")[0] == "full fine-tuning", "the other table is as it was"
@@ -188,7 +188,7 @@ def test_words_hide_rows_everywhere_and_say_how_many(visit: Any) -> None:
     )
     assert not page.locator("#task-own").is_visible()
     assert page.locator(".tile:visible").count() == 1
-    assert page.locator("nav li:visible").count() == 2
+    assert page.locator("nav li:visible").count() == 3  # all tasks, and provenance
     drawn = page.locator("#task-movie figure [data-method=full]")
     assert drawn.count() > 4
     assert all(not mark.is_visible() for mark in drawn.all())

@@ -77,7 +77,7 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
             found = present.pop(entry["run"], None)
             if found is not None and found.data.tags.get(CONTENT_TAG) == record["content"]:
                 runs[entry["run"]] = found.info.run_id
-                _bring_tags(client, found, verdict)
+                _bring_verdict(client, found, verdict, _difference(entry.get("against")))
                 if found.info.status != "FINISHED":  # killed while it added a model to the run
                     client.set_terminated(found.info.run_id)
                 done["runs_present"] += 1
@@ -85,6 +85,7 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
             if found is not None:  # a killed sync left half of it, or results have changed
                 client.delete_run(found.info.run_id)
             record["tags"] |= verdict
+            record["metrics"] |= _difference(entry.get("against"))
             runs[entry["run"]] = _create_run(client, experiment, record)
             done["runs_created"] += 1
         for model in wanted["models"]:
@@ -157,9 +158,6 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
     scores = read_json(evaluated / METRICS)
     cost = read_json(root / "runs" / "cost" / task / f"{label}.json")
     metrics = {f"test/{k}": v for k, v in scores.items()}
-    against = entry.get("against")
-    if against is not None:
-        metrics[f"difference/{against['metric']}"] = against["difference"]
     metrics |= {f"cost/{k}": float(v) for k, v in cost.items() if isinstance(v, int | float)}
     points = [("train/loss", step, loss) for step, loss in history["loss"]]
     points += [
@@ -168,7 +166,7 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
         for name, score in scores_.items()
     ]
     params = _parameters(run)
-    deterministic = [params, points, scores, against and against["difference"]]
+    deterministic = [params, points, scores]
     return {
         "name": f"{task}-{label}-{budget}-{seed}",
         "params": params,
@@ -195,7 +193,7 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
 
 def _verdict_tags(against: dict[str, Any] | None) -> dict[str, str]:
     """The verdict on a run's method. It may change with other methods, so it is no part of a run's
-    content, and is set anew on a run that is there."""
+    content, and neither is the difference: both are set anew on a run that is there."""
     if against is None:
         return {}
     ends = "none" if against["low"] is None else f"{against['low']:.4f} {against['high']:.4f}"
@@ -207,8 +205,18 @@ def _verdict_tags(against: dict[str, Any] | None) -> dict[str, str]:
     }
 
 
-def _bring_tags(client: Any, run: Any, wanted: dict[str, str]) -> None:
-    """Set the tags that differ, and remove those of an earlier verdict."""
+def _difference(against: dict[str, Any] | None) -> dict[str, float]:
+    """The metric of a run's difference from the baseline's run with its seed."""
+    return {} if against is None else {f"difference/{against['metric']}": against["difference"]}
+
+
+def _bring_verdict(
+    client: Any, run: Any, wanted: dict[str, str], difference: dict[str, float]
+) -> None:
+    """Set tags and metric that differ, and remove the tags of an earlier verdict."""
+    for name, number in difference.items():
+        if run.data.metrics.get(name) != number:
+            client.log_metric(run.info.run_id, name, number)
     tags = run.data.tags
     for key, value in wanted.items():
         if tags.get(key) != value:
