@@ -1,7 +1,7 @@
 """Answers to questions: LoRA on every matrix, after a single step and after some epochs.
 
 Runs the shipped flow in a folder of its own and prints the table; it goes on where it was stopped,
-if the folder is the same. Some ten minutes on a core.
+if the folder is the same.
 
     python -m benchmarks.squad_quality --data FOLDER --folder SCRATCH     # the Parquet files
 """

@@ -26,40 +26,6 @@ TASKS: dict[str, dict[str, Any]] = {
     "squad": {},
 }
 
-_LABELLED = {"text": "text", "label": "label"}
-
-#: Tasks of four domains, as in arXiv 2004.10964, each from a folder with its splits as Parquet.
-DOMAINS: dict[str, dict[str, Any]] = {
-    "chemprot": {
-        "title": "ChemProt, relations in biomedical abstracts",
-        "columns": _LABELLED,
-        "labels": [
-            "ACTIVATOR", "AGONIST", "AGONIST-ACTIVATOR", "AGONIST-INHIBITOR", "ANTAGONIST",
-            "DOWNREGULATOR", "INDIRECT-DOWNREGULATOR", "INDIRECT-UPREGULATOR", "INHIBITOR",
-            "PRODUCT-OF", "SUBSTRATE", "SUBSTRATE_PRODUCT-OF", "UPREGULATOR",
-        ],
-        "metrics": ["f1_micro", "f1_macro"],
-        "checks": {"conflicts": 0.02},
-    },
-    "acl_arc": {
-        "title": "ACL-ARC, intents of citations",
-        "columns": _LABELLED,
-        "labels": ["Background", "CompareOrContrast", "Extends", "Future", "Motivation", "Uses"],
-        "metrics": ["f1_macro", "accuracy"],
-        "waive": {
-            "duplicates": "published so: one sentence may cite several works",
-            "conflicts": "published so: and for different reasons",
-            "leakage": "published so: 52 of 139 test texts are in train, and dropped there",
-        },
-    },
-    "agnews": {
-        "title": "AG News, topics",
-        "columns": _LABELLED,
-        "labels": ["Business", "Sci/Tech", "Sports", "World"],
-        "metrics": ["f1_macro", "accuracy"],
-    },
-}  # fmt: skip
-
 _TREE = (
     "src",
     "pipelines",

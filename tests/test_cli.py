@@ -9,11 +9,13 @@ import shlex
 import subprocess
 import sys
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
+from typer.testing import CliRunner
 
 from tests.tiny import write_base
 from tunetrail import methods
@@ -45,6 +47,16 @@ def test_every_stage_of_the_pipeline_is_a_subcommand() -> None:
 def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
     assert capsys.readouterr().out == f"tunetrail {version('tunetrail')}\n"
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_breaks_no_line_that_has_room(command: str) -> None:
+    shown = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "80"}).output
+    lines = [line.rstrip() for line in shown.partition("╭")[0].splitlines()]
+    assert sum(map(bool, lines)) >= 2
+    for line, following in pairwise(lines):
+        if line and following.strip() and not following.startswith("  "):  # an example's own lines
+            assert len(f"{line} {following.split()[0]}") > 79, line
 
 
 def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:

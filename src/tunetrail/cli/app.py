@@ -1,6 +1,11 @@
 """The whole command line: importing a module of commands registers them."""
 
+import inspect
+
 from tunetrail.cli import project, stages
-from tunetrail.cli.root import app
+from tunetrail.cli.root import app, flowing
 
 __all__ = ["app", "project", "stages"]
+
+for command in app.registered_commands:
+    command.help = flowing(inspect.getdoc(command.callback) or "")

@@ -21,8 +21,6 @@ from tunetrail.errors import TuneTrailError
 #: The program that executes what is stale. It lies above this layer: it is started, not imported.
 _FLOW = "pipelines.compare"
 
-LimitOption = Annotated[float | None, typer.Option(min=0, help="Most it may be.")]
-
 WorkersOption = Annotated[
     int, typer.Option(min=0, help="Stages side by side (default: cores / threads of a run).")
 ]
@@ -280,22 +278,28 @@ def recommend(
     task: Annotated[
         str, typer.Argument(help="Only this task.", autocompletion=names.planned_tasks)
     ] = "",
-    max_parameters: LimitOption = None,
-    max_train_seconds: LimitOption = None,
-    max_memory_mb: LimitOption = None,
-    max_artifact_mb: LimitOption = None,
-    max_model_mb: LimitOption = None,
-    max_latency_ms: LimitOption = None,
+    max_parameters: Annotated[float | None, typer.Option(min=0, help="That train.")] = None,
+    max_train_seconds: Annotated[float | None, typer.Option(min=0, help="Of one run.")] = None,
+    max_memory_mb: Annotated[
+        float | None, typer.Option(min=0, help="Of training, at its peak.")
+    ] = None,
+    max_artifact_mb: Annotated[
+        float | None, typer.Option(min=0, help="What is saved of a run.")
+    ] = None,
+    max_model_mb: Annotated[
+        float | None, typer.Option(min=0, help="The exported ONNX file.")
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(min=0, help="Median of one text, ONNX Runtime.")
+    ] = None,
     params: ParamsOption = PARAMS,
     as_json: JsonOption = False,
 ) -> None:
     """Say which method to take, under limits on what it costs, from the finished comparison.
 
-    Limits come from `limits` in params.yaml; an option here goes before it. Memory is the peak of
-    training, the artifact what is saved of a run, the model the exported ONNX file, latency the
-    median of one text. Left out are methods that another one makes pointless: one that costs no
-    more and is better by the verdicts, or costs less and is shown not to be worse by more than the
-    margin.
+    Limits come from `limits` in params.yaml; an option here goes before it. Left out are methods
+    that another one makes pointless: one that costs no more and is better by the verdicts, or costs
+    less and is shown not to be worse by more than the margin.
 
     Example: tunetrail recommend --max-latency-ms 5 --max-parameters 100000
     """

@@ -29,8 +29,17 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+def flowing(text: str) -> str:
+    """Paragraphs without line breaks, which the help would keep in the middle of its own lines.
+
+    Those that click is told to leave alone, by a backspace, stay as they are.
+    """
+    parts = text.split("\n\n")
+    return "\n\n".join(p if p.startswith("\b") else p.replace("\n", " ") for p in parts)
+
+
 @app.callback(
-    help="""
+    help=flowing("""
 Which fine-tuning method should we use on our data, how sure are we, and how do we ship it?
 
 [bold]params.yaml[/bold] names tasks, base model, methods, seeds and budget: the
@@ -49,14 +58,16 @@ Examples:
 
   tunetrail init ../tickets --data tickets.csv   a project for your own data
 
-  tunetrail plan                  what is stale, why, and how long it will take
+  tunetrail plan                  what is stale, why, and how long it takes
 
   tunetrail run                   execute that
 
+  tunetrail recommend             which method to take, under your limits
+
   tunetrail methods lora          options and defaults of a method
 
-  tunetrail verify                compare every result's bytes with what was recorded
-"""
+  tunetrail verify                are all results as they were recorded?
+""")
 )
 def start(
     context: typer.Context,

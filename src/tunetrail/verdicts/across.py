@@ -1,8 +1,8 @@
 """Views over all tasks together, after Agarwal et al. (NeurIPS 2021), with bootstrap intervals.
 
 They are secondary: no verdict rests on them. The bootstrap draws seeds within each task, so it
-covers other seeds on the same tasks and test rows; with three or five seeds its intervals are too
-narrow (docs/verdicts.md has by how much).
+covers other seeds on the same tasks and test rows. With few seeds such a bootstrap is too narrow;
+docs/verdicts.md has how narrow for one difference, and not for these views.
 """
 
 from __future__ import annotations
