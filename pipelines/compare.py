@@ -43,6 +43,7 @@ from tunetrail.machine import from_machine, machine_errors
 from tunetrail.params import Params, check_sources, read_params
 from tunetrail.report import text
 from tunetrail.report.failures import clear_failures, write_failures
+from tunetrail.stages.more_seeds import give_more_seeds
 
 _COMPARISON = Path("comparison")
 _RECEIPT = Path("receipt.json")
@@ -70,6 +71,12 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     blocked: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+
+    def follow(self, other: Outcome) -> None:
+        """Add what was done after this."""
+        for name, found in asdict(other).items():
+            mine = getattr(self, name)
+            mine.update(found) if isinstance(mine, dict) else mine.extend(found)
 
 
 class RunsFailed(RuntimeError):
@@ -300,8 +307,9 @@ def _run(workers: int, as_json: bool, console: Console) -> int:
     started = time.monotonic()
     root = project_root(Path.cwd())
     os.chdir(root)
-    params = read_params(Path("params.yaml"))
-    check_sources(params, Path("params.yaml"))
+    path = Path("params.yaml")
+    params = read_params(path)
+    check_sources(params, path)
     width = workers or max(1, (os.cpu_count() or 1) // params.numerics.threads)
     timed = [budget.minutes for budget in params.budgets.values()]
     timed += [how.budget.minutes for how in params.pretraining.objectives().values()]
@@ -312,6 +320,10 @@ def _run(workers: int, as_json: bool, console: Console) -> int:
     try:
         with FileLock(STATE_DIR / "run.lock", timeout=0):
             outcome = _execute(root, params, width, console)
+            while not outcome.failed and (added := give_more_seeds(path, _COMPARISON)):
+                pairs = text.plural(len(added), "run")
+                console.print(f"Some verdicts are open: {pairs} with further seeds")
+                outcome.follow(_execute(root, read_params(path), width, console))
             result: dict[str, Any] = asdict(outcome)
             for damaged in outcome.damaged:
                 console.print(f"The copy of {damaged} in DVC's cache was damaged: made again.")
@@ -344,7 +356,7 @@ def _execute_stale(dag: Dag, root: Path, params: Params, width: int, console: Co
     if not stale:
         console.print("Everything is up to date.")
         return Outcome()
-    runs = sum(name.startswith("train@") for name in stale)
+    runs = sum(dag.cells[name].trains for name in stale)
     console.print(
         f"{len(stale)} of {len(dag.cells)} stages are stale, {runs} of them runs; "
         f"{width} side by side"

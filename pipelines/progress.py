@@ -62,7 +62,7 @@ class Display:
         self._running: dict[str, tuple[float, float]] = {}
         #: What was executed → seconds.
         self.seconds: dict[str, float] = {}
-        self._runs = sum(cell.stage == "train" for cell in cells)
+        self._runs = {cell.name for cell in cells if cell.trains}
         self._runs_done, self._done, self._total = 0, 0, len(cells)
         #: Stages done when the last line was printed.
         self._told = -1
@@ -136,7 +136,7 @@ class Display:
                 self._estimator.took(name, self.seconds[name])
             self._running.pop(name, None)
             self._done += 1
-            if name.startswith("train@"):
+            if name in self._runs:
                 self._runs_done += 1
             self._progress.update(self._overall, completed=self._done, **self._counts())
         if failed:
@@ -149,7 +149,7 @@ class Display:
     def _counts(self) -> dict[str, Any]:
         return {
             "count": f"{self._done}/{self._total}",
-            "note": f"{self._runs_done}/{self._runs} runs",
+            "note": f"{self._runs_done}/{len(self._runs)} runs",
         }
 
     def _keep_telling(self) -> None:
@@ -174,7 +174,7 @@ class Display:
             self._told = self._done
             parts = [
                 f"{self._done}/{self._total} stages",
-                f"{self._runs_done}/{self._runs} runs",
+                f"{self._runs_done}/{len(self._runs)} runs",
                 f"{_clock(time.monotonic() - self._begun)} elapsed",
             ]
             if self._done < self._total:

@@ -6,9 +6,6 @@ from collections.abc import Iterator, Mapping
 
 from tunetrail.dag import Cell
 
-#: The order in which ready cells start where there is a choice: trainings are the longest.
-_FIRST = "train"
-
 
 class Scheduler:
     """Orders the cells of a graph.
@@ -32,7 +29,8 @@ class Scheduler:
             return None
         if len(self._running) >= self._width:
             return None
-        ready = sorted(self._ready(), key=lambda c: (c.alone, c.stage != _FIRST))
+        # Where there is a choice trainings start first: they are the longest.
+        ready = sorted(self._ready(), key=lambda c: (c.alone, not c.trains))
         if not ready or (ready[0].alone and self._running):
             return None
         chosen = ready[0]

@@ -22,6 +22,7 @@ GOOD: dict[str, Any] = {
     "baseline": "full",
     "margin": 0.01,
     "seeds": [1, 2],
+    "more_seeds": {},
     "budgets": {"full": {"epochs": 1}},
     "main_budget": "full",
     "training": {},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -281,20 +281,22 @@ def test_several_methods_are_one_family() -> None:
     assert verdict.adjusted == pytest.approx(5 * stats.t.sf(4.5, 2) * 2, rel=1e-6)
 
 
-def task_values(effects: dict[str, float], seeds: int = 3) -> dict[str, np.ndarray]:
+def task_values(
+    effects: dict[str, float], seeds: Iterable[int] = range(3)
+) -> dict[str, dict[int, np.ndarray]]:
     """Right and wrong on 200 rows of which a fifth is too hard for all."""
     generator = np.random.default_rng(1)
     hard = generator.random(200)
     found = {}
     for label, effect in effects.items():
-        noise = 0.02 * generator.standard_normal((seeds, 200))
-        found[label] = (hard + noise < 0.8 + effect).astype(float)
+        noise = {seed: 0.02 * generator.standard_normal(200) for seed in seeds}
+        found[label] = {s: (hard + own < 0.8 + effect).astype(float) for s, own in noise.items()}
     return found
 
 
 def test_methods_that_differ_from_the_baseline_share_no_letter_with_it() -> None:
-    values = task_values({"full": 0.0, "lora": 0.0, "head": -0.4, "bitfit": -0.4}, seeds=8)
-    found = judge(values, "full", 0.01, range(8), 200)
+    values = task_values({"full": 0.0, "lora": 0.0, "head": -0.4, "bitfit": -0.4}, seeds=range(8))
+    found = judge(values, "full", 0.01, 200)
     assert {label: v["outcome"] for label, v in found["verdicts"].items()} == {
         "lora": "open",
         "head": "lose",
@@ -313,18 +315,18 @@ def test_methods_that_differ_from_the_baseline_share_no_letter_with_it() -> None
 
 
 def test_without_a_baseline_there_are_pairs_and_letters() -> None:
-    values = task_values({"full": 0.0, "lora": 0.0, "head": -0.4}, seeds=8)
-    found = judge(values, "", 0.01, range(8), 200)
+    values = task_values({"full": 0.0, "lora": 0.0, "head": -0.4}, seeds=range(8))
+    found = judge(values, "", 0.01, 200)
     assert found["verdicts"] == {}
     assert len(found["pairs"]) == 3
     assert found["letters"] == {"full": "a", "lora": "a", "head": "b"}
-    alone = judge({"full": values["full"]}, "full", 0.01, range(8), 200)
+    alone = judge({"full": values["full"]}, "full", 0.01, 200)
     assert alone == {"verdicts": {}, "pairs": [], "letters": {"full": "a"}}
 
 
 def test_with_one_seed_nothing_is_told_apart() -> None:
-    values = task_values({"full": 0.0, "head": -0.5}, seeds=1)
-    found = judge(values, "full", 0.01, [7], 200)
+    values = task_values({"full": 0.0, "head": -0.5}, seeds=[7])
+    found = judge(values, "full", 0.01, 200)
     assert found["verdicts"]["head"]["outcome"] == "open"
     assert found["letters"] == {"full": "a", "head": "a"}
 

@@ -82,3 +82,33 @@ def test_verdicts_are_those_of_the_predictions_and_reach_mlflow(
     done = project.command("tunetrail", "recommend", "own", "--max-parameters", str(most))
     assert "own: take head only" in done.stdout
     assert "Beyond a limit: LoRA: trainable_parameters" in done.stdout
+
+
+def test_an_open_verdict_gets_a_seed_that_chooses_nothing(project: Project) -> None:
+    before = project.json("comparison/comparison.json")
+    record = before["tasks"]["own"]["verdicts"]["head"]
+    # Just what two seeds miss: with three the interval is a fraction as wide.
+    margin = abs(record["difference"]) + 0.9 * (record["high"] - record["difference"])
+    chosen = {
+        task: (project.root / "runs" / "select" / task / "choice.json").read_bytes()
+        for task in before["tasks"]
+    }
+    project.change(margin=min(margin, 0.99), more_seeds={"most": 3, "runs": 2})
+
+    done = project.run()
+    added = project.params["more_seeds"]["added"]
+    assert {(run["method"], run["seed"]) for run in added.values()} == {("head", 3), ("lora", 3)}
+    (task,) = {run["task"] for run in added.values()}
+    trained = {name for name in done["executed"] if name.startswith("train")}
+    assert trained == {f"train_more@{task}-{method}-3" for method in ("head", "lora")}
+    assert not any(name.startswith(("export@", "cost@", "resolve@")) for name in done["executed"])
+    assert done["runs_created"] == 2
+
+    found = project.json("comparison/comparison.json")["tasks"][task]
+    assert [run["seed"] for run in found["methods"]["head"]["runs"]] == [1, 2, 3]
+    assert [entry["seed"] for entry in found["verdicts"]["head"]["by_seed"]] == [1, 2, 3]
+    assert found["winner"] == before["tasks"][task]["winner"]
+    for name, content in chosen.items():
+        assert (project.root / "runs" / "select" / name / "choice.json").read_bytes() == content
+
+    assert project.run()["executed"] == []

@@ -59,6 +59,11 @@ class Cell:
         """Name of the stage, such as ``train``."""
         return self.name.partition("@")[0]
 
+    @property
+    def trains(self) -> bool:
+        """Whether it trains a run."""
+        return self.stage in ("train", "train_more")
+
 
 class Dag:
     """The graph of the DVC project in ``root``.

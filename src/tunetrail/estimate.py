@@ -146,4 +146,4 @@ def _parts(name: str) -> tuple[str, str, str]:
     """Stage, task and method of a cell's name (empty where it has none)."""
     stage, _, rest = name.partition("@")
     task, _, more = rest.partition("-")
-    return stage, task, more.partition("-")[0]
+    return stage.removesuffix("_more"), task, more.partition("-")[0]

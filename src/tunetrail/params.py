@@ -18,6 +18,7 @@ from tunetrail.run import BASE, PRETRAINED, Budget, Pooling, Training
 from tunetrail.settings import Settings, parse, read_yaml
 from tunetrail.sources import read_source
 from tunetrail.task import TaskSpec, load_task
+from tunetrail.verdicts.looks import Looks
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 
@@ -62,6 +63,29 @@ class Limits(Settings):
     latency_ms: float | None = Field(default=None, gt=0, description="p50 of one text, ONNX")
 
 
+class AddedRun(Settings):
+    """A run beyond ``seeds``, with the main budget."""
+
+    task: str
+    method: str = Field(description="its label")
+    seed: int = Field(ge=0)
+
+    @property
+    def name(self) -> str:
+        """What the run is called in ``more_seeds.added``."""
+        return f"{self.task}-{self.method}-{self.seed}"
+
+
+class MoreSeeds(Settings):
+    """Further seeds for open verdicts; they narrow intervals and choose nothing."""
+
+    most: int = Field(default=0, ge=0, description="seeds that a method may have in all; 0: none")
+    runs: int | None = Field(default=None, ge=1, description="upper limit on further runs")
+    added: dict[str, AddedRun] = Field(
+        default_factory=dict, description="runs so far, written by the flow and `tunetrail seeds`"
+    )
+
+
 class Params(Settings):
     """Everything in ``params.yaml``. Top-level keys have no defaults: DVC tracks them by name."""
 
@@ -74,6 +98,7 @@ class Params(Settings):
         gt=0, lt=1, description="difference of the first metric, in raw units, that does not matter"
     )
     seeds: tuple[int, ...] = Field(min_length=1)
+    more_seeds: MoreSeeds = Field(description="when and how to go beyond `seeds`")
     budgets: dict[str, Budget] = Field(min_length=1, description="label → data and time of a run")
     main_budget: str = Field(description="label of the budget that chooses the winner and ships")
     training: Training
@@ -84,6 +109,11 @@ class Params(Settings):
         default=Pretraining(), description="checkpoints to start from (dvc.yaml has the default)"
     )
     limits: Limits = Limits()  # no stage reads it, so DVC needs not know it
+
+    @property
+    def looks(self) -> Looks | None:
+        """At how many numbers of seeds verdicts are looked at; None where at one."""
+        return Looks(len(self.seeds), self.more_seeds.most) if self.more_seeds.most else None
 
     @field_validator("project")
     @classmethod
@@ -133,6 +163,7 @@ def read_params(path: Path) -> Params:
         raise unknown("main_budget", params.main_budget, params.budgets, str(path))
     if params.baseline and params.baseline not in params.methods:
         raise unknown("baseline", params.baseline, params.methods, str(path))
+    _check_more_seeds(params, path)
     return params
 
 
@@ -228,6 +259,43 @@ def _check_pretraining(params: Params, path: Path) -> None:
                     "pretrain on the training text of each task with pretraining.task.base, or "
                     "name other text",
                 )
+
+
+def _check_more_seeds(params: Params, path: Path) -> None:
+    """Check that further seeds go beyond those of all, and that pairs stay pairs.
+
+    Raises:
+        TuneTrailError: The first thing that is wrong.
+    """
+    more, where = params.more_seeds, f"{path}: more_seeds"
+    if not more.most:
+        if more.added:
+            raise TuneTrailError(
+                f"{where}: there are runs under 'added', but no 'most'",
+                "remove 'added', or give 'most': how many seeds a method may have",
+            )
+        return
+    if not params.baseline:
+        raise TuneTrailError(f"{where}: without a baseline no verdict is open", "give a baseline")
+    if len(params.seeds) < 2 or more.most <= len(params.seeds):
+        raise TuneTrailError(
+            f"{where}: most is {more.most}, with {len(params.seeds)} seeds for all",
+            "start with at least two seeds, and let 'most' be larger than their number",
+        )
+    for name, run in more.added.items():
+        wrong = (
+            name != run.name
+            or run.task not in params.tasks
+            or run.method not in params.methods
+            or run.seed in params.seeds
+            or run.model_copy(update={"method": params.baseline}).name not in more.added
+        )
+        if wrong:
+            raise TuneTrailError(
+                f"{where}.added.{name}: not a further seed of a method and the baseline "
+                f"'{params.baseline}' on a task of this file",
+                "remove what is under 'added': what is still open gets its seeds again",
+            )
 
 
 def _same_data(domain: DomainText, task: TaskSpec) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,6 +165,10 @@ class PlannedRun:
         """Folder of the run's results, below that of its task."""
         return Path(self.method, self.budget, str(self.seed))
 
+    def with_seed(self, seed: int) -> PlannedRun:
+        """The same run with another seed."""
+        return replace(self, spec=with_seed(self.spec, seed))
+
     @property
     def file(self) -> Path:
         """The frozen run, below the folder of its task's plan."""
@@ -194,10 +198,24 @@ def read_run(path: Path) -> RunSpec:
     return spec
 
 
+def with_seed(spec: RunSpec, seed: int | None) -> RunSpec:
+    """The run with another seed, or the run itself (None)."""
+    return spec if seed is None else spec.model_copy(update={"seed": seed})
+
+
 def planned_runs(plan: Path) -> list[PlannedRun]:
     """Every run in one task's folder of the plan, ``METHOD/BUDGET/SEED.json``."""
     files = sorted(plan.glob("*/*/*.json"), key=lambda p: (*p.parts[-3:-1], int(p.stem)))
     return [PlannedRun(p.parts[-3], p.parts[-2], read_run(p)) for p in files]
+
+
+def planned_run(plan: Path, method: str, budget: str, seed: int) -> tuple[Path, PlannedRun]:
+    """A run of one task's plan and its file; with a further seed, the run that stands for it."""
+    path = plan / method / budget / f"{seed}.json"
+    if path.exists():
+        return path, PlannedRun(method, budget, read_run(path))
+    path = plan / f"{method}.json"
+    return path, PlannedRun(method, budget, read_run(path)).with_seed(seed)
 
 
 def representatives(plan: Path) -> dict[str, PlannedRun]:

@@ -145,11 +145,10 @@ def _phrase(key: str, label: str, before: dict[str, Any], now: dict[str, Any], s
 
 
 def planned_runs(dag: Dag) -> dict[str, dict[str, Any]]:
-    """Cell that trains a run → its place in the plan: task, method, (budget,) seed."""
+    """Cell that trains a run → its place in the plan: task, method, budget, seed."""
     found = {}
     for name, cell in dag.cells.items():
-        if cell.stage == "train":
-            task, method, *budget, seed = PurePosixPath(cell.inputs[0]).with_suffix("").parts[1:]
-            place = {"task": task, "method": method}
-            found[name] = place | ({"budget": budget[0]} if budget else {}) | {"seed": int(seed)}
+        if cell.trains:
+            task, method, budget, seed = PurePosixPath(cell.outputs[0]).parts[-4:]
+            found[name] = {"task": task, "method": method, "budget": budget, "seed": int(seed)}
     return found

@@ -325,6 +325,28 @@ def recommend(
 
 
 @app.command()
+def seeds(params: ParamsOption = PARAMS, as_json: JsonOption = False) -> None:
+    """Give each pair whose verdict is open its next seed, as `more_seeds` in params.yaml allows.
+
+    `tunetrail run` does that by itself. Here the runs are only written into params.yaml. Exits 1
+    when there is nothing to add: all is settled, or the limits are reached.
+
+    Example: while tunetrail seeds; do dvc repro; done
+    """
+    from tunetrail.stages.more_seeds import give_more_seeds
+
+    added = give_more_seeds(params, Path("comparison"))
+    if as_json:
+        print_json([run.model_dump() for run in added])
+    elif added:
+        typer.echo("\n".join(run.name for run in added))
+    else:
+        typer.echo("Nothing to add.", err=True)
+    if not added:
+        raise typer.Exit(1)
+
+
+@app.command()
 def sync(
     receipt: Annotated[Path, typer.Argument(help="What the register stage wrote.")] = Path(
         "receipt.json"

@@ -21,6 +21,11 @@ _LOGGED_SHARE = 0.1
 #: As ``training.schedule.Progress``, which takes seconds to import.
 Progress = Callable[[int, int, float], None]
 
+#: A run of ``more_seeds`` is that of the plan with another seed.
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, help="Seed of the training, if not that of the run.")
+]
+
 _log = logging.getLogger("tunetrail.train")
 
 
@@ -156,7 +161,14 @@ def pretrain(
 
 
 @app.command(rich_help_panel=_STAGES)
-def train(context: typer.Context, run: Path, base_model: Path, data: Path, out: Path) -> None:
+def train(
+    context: typer.Context,
+    run: Path,
+    base_model: Path,
+    data: Path,
+    out: Path,
+    seed: SeedOption = None,
+) -> None:
     """Train one frozen run.
 
     Example: tunetrail train plan/movie/lora/1.json models/base data/prepared/movie/fit out/
@@ -164,7 +176,7 @@ def train(context: typer.Context, run: Path, base_model: Path, data: Path, out: 
     from tunetrail.stages.train import train as stage
 
     def work(progress: Progress) -> None:
-        stage(run, base_model, data, out, _logged(progress))
+        stage(run, base_model, data, out, _logged(progress), seed)
 
     _with_progress(context, read_json(run).get("method", "run"), work)
 
@@ -216,11 +228,18 @@ def cost(
 
 
 @app.command(rich_help_panel=_STAGES)
-def evaluate(run: Path, base_model: Path, adapter: Path, data: Path, out: Path) -> None:
+def evaluate(
+    run: Path,
+    base_model: Path,
+    adapter: Path,
+    data: Path,
+    out: Path,
+    seed: SeedOption = None,
+) -> None:
     """Score a trained run on the test set and keep every prediction."""
     from tunetrail.stages.evaluate import evaluate as stage
 
-    stage(run, base_model, adapter, data, out)
+    stage(run, base_model, adapter, data, out, seed)
 
 
 @app.command(rich_help_panel=_STAGES)

@@ -29,7 +29,7 @@ from tunetrail.modeling.base import checkpoint_folder
 from tunetrail.params import Params
 from tunetrail.provenance import provenance
 from tunetrail.report import html, markdown, plots
-from tunetrail.run import PRETRAINED, Budget, PlannedRun, planned_runs
+from tunetrail.run import PRETRAINED, Budget, PlannedRun, planned_runs, representatives
 from tunetrail.splits import SETS
 from tunetrail.task import TaskSpec, read_task
 from tunetrail.training.rows import read_rows
@@ -102,7 +102,7 @@ def _task(
     }
     choice = read_json(runs / "select" / name / CHOICE)
     planned: dict[str, list[PlannedRun]] = {label: [] for label in params.methods}
-    for run in planned_runs(plan / name):
+    for run in [*planned_runs(plan / name), *_added(params, name, plan)]:
         planned[run.method].append(run)
     compared = {label: _method(planned[label], choice, runs, name) for label in params.methods}
     return {
@@ -135,6 +135,16 @@ def _task(
         **_judged(name, task, compared, choice["budget"], params, runs),
         "winner": {"method": choice["winner"], "seed": choice["seeds"][choice["winner"]]},
     }
+
+
+def _added(params: Params, task: str, plan: Path) -> list[PlannedRun]:
+    """The runs with seeds that open verdicts were given."""
+    alike = representatives(plan / task)
+    return [
+        alike[run.method].with_seed(run.seed)
+        for run in params.more_seeds.added.values()
+        if run.task == task
+    ]
 
 
 def _pretraining(
@@ -220,22 +230,30 @@ def _judged(
 
     means = {label: m["summary"][task.primary_metric]["mean"] for label, m in compared.items()}
     order = sorted(compared, key=lambda label: -means[label])
-    of_rows = {label: np.stack([values(label, seed) for seed in params.seeds]) for label in order}
-    return judge(of_rows, params.baseline, params.margin, params.seeds, rows)
+    of_rows = {
+        label: {run["seed"]: values(label, run["seed"]) for run in compared[label]["runs"]}
+        for label in order
+    }
+    return judge(of_rows, params.baseline, params.margin, rows, params.looks)
 
 
 def across_tasks(comparison: dict[str, Any]) -> dict[str, Any]:
     """Views over all tasks: primary scores as the share of the way from the constant answer to 1.
 
-    Every metric is at most 1, and what a constant answer reaches differs between tasks.
+    Every metric is at most 1, and what a constant answer reaches differs between tasks. Only seeds
+    that all methods have on all tasks are used.
     """
     tasks = comparison["tasks"].values()
+    everywhere = set.intersection(
+        *({r["seed"] for r in m["runs"]} for task in tasks for m in task["methods"].values())
+    )
     scores = {}
     for label in next(iter(tasks))["methods"]:
         columns = []
         for task in tasks:
             floor = task["majority"][task["primary"]]
-            reached = [r["test"][task["primary"]] for r in task["methods"][label]["runs"]]
+            runs = task["methods"][label]["runs"]
+            reached = [r["test"][task["primary"]] for r in runs if r["seed"] in everywhere]
             # Where the constant answer is perfect there is no way left.
             columns.append([(s - floor) / (1 - floor) if floor < 1 else 1.0 for s in reached])
         scores[label] = np.array(columns).T

@@ -15,21 +15,24 @@ from tunetrail.metrics import score_each
 from tunetrail.modeling.adapter import load_adapter
 from tunetrail.modeling.base import verified_start
 from tunetrail.modeling.classifier import Classifier
-from tunetrail.run import RunSpec, read_run
+from tunetrail.run import RunSpec, read_run, with_seed
 from tunetrail.stages.train import build_run_model
 from tunetrail.training import numerics
 from tunetrail.training.predict import predict_logits, score
 from tunetrail.training.rows import Rows, read_rows
 
 
-def evaluate(run: Path, base: Path, adapter: Path, data: Path, out: Path) -> None:
+def evaluate(
+    run: Path, base: Path, adapter: Path, data: Path, out: Path, seed: int | None = None
+) -> None:
     """Score a trained run on the test set, in float32, and write metrics and predictions.
 
     Predictions have the columns ``id``, ``label``, ``prediction`` (class indices, numbers, or the
     accepted answers and the text found) and, for classes, ``scores`` (their probabilities), in the
     order of the test set. A metric that scores every example by itself has a column of its name.
+    ``seed`` is that of the training, where it is not that of ``run``.
     """
-    spec = read_run(run)
+    spec = with_seed(read_run(run), seed)
     model = trained_model(spec, base, adapter)
     rows = read_test(spec, data)
     numerics.apply(spec.numerics)

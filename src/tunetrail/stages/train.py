@@ -19,7 +19,7 @@ from tunetrail.methods import Method, attach, resolve
 from tunetrail.modeling.adapter import save_adapter
 from tunetrail.modeling.base import verified_start
 from tunetrail.modeling.classifier import Classifier, build_classifier
-from tunetrail.run import RunSpec, read_run
+from tunetrail.run import RunSpec, read_run, with_seed
 from tunetrail.training import numerics
 from tunetrail.training.checkpoint import forget
 from tunetrail.training.loop import fit
@@ -28,7 +28,14 @@ from tunetrail.training.rows import Rows, read_rows
 from tunetrail.training.schedule import Progress, silent
 
 
-def train(run: Path, base: Path, data: Path, out: Path, progress: Progress = silent) -> None:
+def train(
+    run: Path,
+    base: Path,
+    data: Path,
+    out: Path,
+    progress: Progress = silent,
+    seed: int | None = None,
+) -> None:
     """Train one run and write adapter and history to ``out``.
 
     Killed and started again, it continues from its last checkpoint to the same weights.
@@ -39,12 +46,13 @@ def train(run: Path, base: Path, data: Path, out: Path, progress: Progress = sil
         data: The ``fit`` output of the prepare stage.
         out: Folder of the adapter and ``history.json``.
         progress: See :data:`tunetrail.training.schedule.Progress`.
+        seed: Seed to train with instead of that of the run.
 
     Raises:
         TuneTrailError: Inputs that are not those of the run.
         TrainingDiverged: The loss is no longer finite.
     """
-    spec = read_run(run)
+    spec = with_seed(read_run(run), seed)
     weights = verified_start(spec, base)
     if tree_digest(data) != spec.data.fit:
         raise TuneTrailError(

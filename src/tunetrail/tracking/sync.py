@@ -24,7 +24,7 @@ from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, digest_of, file_digest, read_json, scratch
 from tunetrail.layout import CERTIFICATE, DATA, HISTORY, METRICS, MODEL, PREDICTIONS, SERVING
 from tunetrail.provenance import git_state, versions
-from tunetrail.run import PlannedRun, read_run
+from tunetrail.run import PlannedRun, planned_run
 
 #: Tags that identify what is in MLflow already.
 RUN_TAG = "tunetrail.run"
@@ -149,10 +149,8 @@ def _present_runs(client: Any, experiment: str) -> dict[str, Any]:
 
 def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any]:
     """Everything that MLflow should hold of one run."""
-    task, label, budget, seed = (str(entry[k]) for k in ("task", "label", "budget", "seed"))
-    run = PlannedRun(
-        label, budget, read_run(root / "plan" / task / label / budget / f"{seed}.json")
-    )
+    task, label, budget, seed = (entry[k] for k in ("task", "label", "budget", "seed"))
+    frozen, run = planned_run(root / "plan" / task, label, budget, seed)
     history = read_json(root / "runs" / "train" / task / run.place / HISTORY)
     evaluated = root / "runs" / "evaluate" / task / run.place
     scores = read_json(evaluated / METRICS)
@@ -185,7 +183,7 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
             "git_dirty": str(git_state()["git_dirty"]),
         },
         "artifacts": [
-            root / "plan" / task / run.file,
+            frozen,
             evaluated / PREDICTIONS,
         ],
     }

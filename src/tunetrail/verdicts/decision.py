@@ -10,10 +10,13 @@ import numpy as np
 
 from tunetrail.verdicts.difference import Difference
 from tunetrail.verdicts.family import holm
+from tunetrail.verdicts.looks import Looks
 
 Outcome = Literal["win", "tie", "lose", "open"]
 Compared = TypeVar("Compared")
 
+#: Probability of any false claim that all verdicts of a family together may have.
+ERROR = 0.05
 #: Seeds, together with those that are there, beyond which nobody is sent for more.
 _MOST_SEEDS = 50
 #: The same for test rows, as a multiple of those that are there.
@@ -42,7 +45,8 @@ class Verdict(NamedTuple):
         low: Lower end of the interval of the difference; None for one seed.
         high: Upper end.
         level: Probability with which that interval covers, 0.95 or more: Holm's step.
-        adjusted: p value of no difference, allowing for the number of comparisons; None as above.
+        adjusted: p value of no difference, allowing for the number of comparisons and of looks, to
+            be held against :data:`ERROR`; None as above.
         differs: Whether the interval excludes zero.
         not_worse: Whether it lies above ``-margin``: non-inferiority, "matches the baseline".
         needs: Of an open comparison, else None.
@@ -59,7 +63,10 @@ class Verdict(NamedTuple):
 
 
 def decide(
-    differences: Mapping[Compared, Difference], margin: float, rows: int, error: float = 0.05
+    differences: Mapping[Compared, Difference],
+    margin: float,
+    rows: int,
+    looks: Looks | None = None,
 ) -> dict[Compared, Verdict]:
     """Verdicts on several comparisons, as one family.
 
@@ -67,13 +74,20 @@ def decide(
         differences: What is compared (a method with the baseline) → first minus second.
         margin: Difference, in raw units, that does not matter.
         rows: Number of test rows.
-        error: Allowed probability that any of the claimed differences is not there.
+        looks: At which numbers of seeds there is a look, where there are several. Any claim at any
+            of them is false with the probability :data:`ERROR` at most.
     """
+    share = {
+        label: looks.share(d.seeds, len(differences), ERROR) if looks else 1.0
+        for label, d in differences.items()
+    }
     tested = {label: p for label, d in differences.items() if (p := d.p_value()) is not None}
-    adjusted, levels = holm(np.array(list(tested.values())), error)
+    weighted = [p / share[label] for label, p in tested.items()]
+    adjusted, levels = holm(np.array(weighted), ERROR)
+    levels = 1 - (1 - levels) * np.array([share[label] for label in tested])
     found = dict(zip(tested, zip(adjusted.tolist(), levels.tolist(), strict=True), strict=True))
     return {
-        label: _one(difference, margin, rows, *found.get(label, (None, 1 - error)))
+        label: _one(difference, margin, rows, *found.get(label, (None, 1 - ERROR)))
         for label, difference in differences.items()
     }
 
