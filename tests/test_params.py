@@ -277,7 +277,9 @@ def test_value_that_breaks_a_rule_is_shown_with_the_rule(
 @pytest.mark.parametrize("key", sorted(GOOD))
 def test_missing_key_is_named(key: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump({k: GOOD[k] for k in GOOD if k != key}))
-    expected = f"error: params.yaml: '{key}' is missing\n  fix: add the key '{key}'\n"
+    shown = {"margin": ", such as `margin: 0.01`", "more_seeds": ", such as `more_seeds: {}`"}
+    fix = f"add the key '{key}'{shown.get(key, '')}"
+    expected = f"error: params.yaml: '{key}' is missing\n  fix: {fix}\n"
     assert complaint(capsys) == expected
 
 

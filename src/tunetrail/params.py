@@ -95,10 +95,13 @@ class Params(Settings):
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
     baseline: str = Field(description="method that the others are judged against, or empty")
     margin: float = Field(
-        gt=0, lt=1, description="difference of the first metric, in raw units, that does not matter"
+        gt=0,
+        lt=1,
+        description="difference of the first metric, in raw units, that does not matter",
+        examples=[0.01],
     )
     seeds: tuple[int, ...] = Field(min_length=1)
-    more_seeds: MoreSeeds = Field(description="when and how to go beyond `seeds`")
+    more_seeds: MoreSeeds = Field(description="when and how to go beyond `seeds`", examples=["{}"])
     budgets: dict[str, Budget] = Field(min_length=1, description="label → data and time of a run")
     main_budget: str = Field(description="label of the budget that chooses the winner and ships")
     training: Training

@@ -117,7 +117,12 @@ def _readable(model: type[pydantic.BaseModel], error: Any, where: str) -> TuneTr
         prefix = sep.join([where, ".".join(location[:-1])]) if len(location) > 1 else where
         return unknown("key", location[-1], parent.model_fields if parent else [], prefix)
     if error["type"] == "missing":
-        return TuneTrailError(f"{where}: '{key}' is missing", f"add the key '{location[-1]}'")
+        parent = _model_at(model, location[:-1])
+        field = parent.model_fields.get(location[-1]) if parent else None
+        fix = f"add the key '{location[-1]}'"
+        if field and field.examples:
+            fix += f", such as `{location[-1]}: {field.examples[0]}`"
+        return TuneTrailError(f"{where}: '{key}' is missing", fix)
     rule = _PLAIN.get(error["type"], error["msg"].removeprefix("Value error, "))
     rule = rule[0].lower() + rule[1:]
     place = f"{where}: '{key}'" if key else where

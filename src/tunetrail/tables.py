@@ -162,7 +162,7 @@ def _one_column(path: Path, header: str, delimiter: str) -> TuneTrailError:
     return _unreadable(
         path,
         f"with the delimiter {shown} it has one column, {header[:80]!r}",
-        f"set 'format.delimiter: {_DELIMITERS[found[0]]}'" if found else _SEE_FORMAT,
+        f"give the task `format: {{delimiter: {_DELIMITERS[found[0]]}}}`" if found else _SEE_FORMAT,
     )
 
 
