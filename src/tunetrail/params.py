@@ -101,7 +101,6 @@ class Params(Settings):
         examples=[0.01],
     )
     seeds: tuple[int, ...] = Field(min_length=1)
-    more_seeds: MoreSeeds = Field(description="when and how to go beyond `seeds`", examples=["{}"])
     budgets: dict[str, Budget] = Field(min_length=1, description="label → data and time of a run")
     main_budget: str = Field(description="label of the budget that chooses the winner and ships")
     training: Training
@@ -110,6 +109,9 @@ class Params(Settings):
     export: Export
     pretraining: Pretraining = Field(
         default=Pretraining(), description="checkpoints to start from (dvc.yaml has the default)"
+    )
+    more_seeds: MoreSeeds = Field(
+        default=MoreSeeds(), description="beyond `seeds` (dvc.yaml has the default)"
     )
     limits: Limits = Limits()  # no stage reads it, so DVC needs not know it
 

@@ -26,6 +26,9 @@ SeedOption = Annotated[
     int | None, typer.Option(min=0, help="Seed of the training, if not that of the run.")
 ]
 
+#: What params.yaml may leave out is written into commands: nothing else tells DVC that it is gone.
+OptionalPart = Annotated[str, typer.Option(hidden=True)]
+
 _log = logging.getLogger("tunetrail.train")
 
 
@@ -271,6 +274,7 @@ def compare(
     runs: Path,
     base_model: Path,
     out: Path,
+    more_seeds: OptionalPart = "",
     params: ParamsOption = PARAMS,
 ) -> None:
     """Put all results into a table, JSON, plots and the report."""

@@ -90,7 +90,7 @@ def _write(path: Path, added: list[AddedRun]) -> None:
     yaml.preserve_quotes = True
     yaml.width = 4096
     content = yaml.load(path.read_text(encoding="utf-8"))
-    more = content["more_seeds"]
+    more = content["more_seeds"]  # it has `most`, or nothing would be added
     more.fa.set_block_style()
     runs = more.setdefault("added", CommentedMap())
     runs.fa.set_block_style()
