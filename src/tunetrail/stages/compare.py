@@ -28,7 +28,7 @@ from tunetrail.layout import (
 from tunetrail.modeling.base import checkpoint_folder
 from tunetrail.params import Params
 from tunetrail.provenance import provenance
-from tunetrail.report import html, markdown, plots
+from tunetrail.report import figures, html, markdown
 from tunetrail.run import PRETRAINED, Budget, PlannedRun, planned_runs
 from tunetrail.splits import SETS
 from tunetrail.task import TaskSpec, read_task
@@ -83,9 +83,11 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
     with replacing(out) as folder:
         write_json(folder / COMPARISON, comparison)
         write_json(folder / SCORES, _scores(comparison))
-        figures = _plots(comparison, costs, histories, folder / "plots")
+        pictures = figures.draw(comparison, costs, certificates, histories)
+        figures.write(pictures, folder / "plots")
         write_text(folder / TABLE, markdown.markdown_table(comparison, costs))
-        report = html.render(comparison, costs, certificates, made_with, figures)
+        shown = figures.inline(pictures)
+        report = html.render(comparison, costs, certificates, made_with, shown)
         write_text(folder / REPORT, report)
 
 
@@ -274,30 +276,3 @@ def _scores(comparison: dict[str, Any]) -> dict[str, Any]:
         }
         for task, content in comparison["tasks"].items()
     }
-
-
-def _plots(
-    comparison: dict[str, Any],
-    costs: dict[str, Any],
-    histories: dict[str, list[dict[str, Any]]],
-    folder: Path,
-) -> dict[str, dict[str, str]]:
-    """Write every figure as SVG and PNG, and return them for the report."""
-    shown: dict[str, dict[str, str]] = {}
-    for name, task in comparison["tasks"].items():
-        figures = {
-            "score": plots.score_plot(task),
-            **({"difference": plots.difference_plot(task, comparison)} if task["verdicts"] else {}),
-            "parameters": plots.tradeoff_plot(task, costs[name], "trainable parameters"),
-            "time": plots.tradeoff_plot(task, costs[name], "training seconds"),
-            "loss": plots.loss_plot(task, histories[name]),
-        }
-        if len(task["budgets"]) > 1:
-            figures["budgets"] = plots.budget_plot(task)
-        for figure_name, figure in figures.items():
-            for suffix in (".svg", ".png"):
-                path = folder / name / f"{figure_name}{suffix}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                plots.save(figure, path)
-        shown[name] = {key: plots.inline_svg(figure) for key, figure in figures.items()}
-    return shown
