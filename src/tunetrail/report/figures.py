@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 #: Key of the figures of all tasks together; no task has it for a name.
 ALL_TASKS = ""
-_SUFFIXES = (".svg", ".png")
 
 
 class Picture(NamedTuple):
@@ -153,19 +152,20 @@ def _across(comparison: Json) -> dict[str, Picture]:
     return found
 
 
-def write(pictures: Pictures, folder: Path) -> None:
-    """Write every figure as SVG and PNG to a folder of its task; those of all tasks to ``folder``.
+def write(pictures: Pictures, svg: Path, png: Path) -> None:
+    """Write every figure to a folder of its task; those of all tasks beside these folders.
 
     Args:
         pictures: What :func:`draw` returned.
-        folder: Folder to write.
+        svg: Folder to write as SVG. DVC shows all that is in it, so nothing is there twice.
+        png: Folder to write as PNG.
     """
     for name, found in pictures.items():
+        for folder in (svg, png):
+            (folder / name).mkdir(parents=True, exist_ok=True)
         for file, picture in found.items():
-            for suffix in _SUFFIXES:
-                path = folder / name / f"{file}{suffix}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                save(picture.figure, path)
+            save(picture.figure, svg / name / f"{file}.svg")
+            save(picture.figure, png / name / f"{file}.png")
 
 
 def inline(pictures: Pictures) -> dict[str, list[Json]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from typing import Any
 
 Json = dict[str, Any]
@@ -244,6 +246,29 @@ def across_cell(estimate: Json | None) -> str:
     whole = score(estimate["value"], 2)
     ends = (estimate["low"], estimate["high"])
     return whole if None in ends else f"{whole} [{score(ends[0], 2)}, {score(ends[1], 2)}]"
+
+
+def wrapped(words: str, width: int = 80, indent: str = "") -> str:
+    """Lines of at most ``width`` columns; what is in brackets stays together, as do long words.
+
+    Args:
+        words: One line, or several.
+        width: Columns.
+        indent: What begins every line but the first.
+    """
+    glue = "\N{NO-BREAK SPACE}"  # textwrap breaks lines at other spaces only
+    together = re.compile(r"\[[^\]]*\]|\([^()]*\)")
+    filled = (
+        textwrap.fill(
+            together.sub(lambda found: found[0].replace(" ", glue), line),
+            width,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in words.split("\n")
+    )
+    return "\n".join(filled).replace(glue, " ")
 
 
 def reference(task: Json, costs: Json, baseline: str) -> str | None:

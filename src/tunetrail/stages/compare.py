@@ -17,6 +17,7 @@ from tunetrail.layout import (
     CHOICE,
     COMPARISON,
     HISTORY,
+    MEANS,
     METRICS,
     PREDICTIONS,
     PRETRAIN,
@@ -43,8 +44,8 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
     """Write the comparison to ``out``.
 
     ``comparison.json`` holds every score and no time, so equal plans give equal files;
-    ``scores.json`` is its summary for ``dvc metrics``. ``table.md``, ``plots/`` and ``report.html``
-    also show costs and certificates.
+    ``scores.json`` is its summary for ``dvc metrics``, ``means.json`` the one for ``dvc plots``.
+    ``table.md``, ``plots/``, ``png/`` and ``report.html`` also show costs and certificates.
 
     Args:
         params: The parameters (tasks and methods in the order to show them).
@@ -83,8 +84,9 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
     with replacing(out) as folder:
         write_json(folder / COMPARISON, comparison)
         write_json(folder / SCORES, _scores(comparison))
+        write_json(folder / MEANS, _means(comparison))
         pictures = figures.draw(comparison, costs, certificates, histories)
-        figures.write(pictures, folder / "plots")
+        figures.write(pictures, folder / "plots", folder / "png")
         write_text(folder / TABLE, markdown.markdown_table(comparison, costs))
         shown = figures.inline(pictures)
         report = html.render(comparison, costs, certificates, made_with, shown)
@@ -276,3 +278,18 @@ def _scores(comparison: dict[str, Any]) -> dict[str, Any]:
         }
         for task, content in comparison["tasks"].items()
     }
+
+
+def _means(comparison: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a task, method and budget with its mean, as ``dvc plots`` draws and compares it."""
+    return [
+        {
+            "of": f"{task}, {method['title']}" + (f", {budget}" if several else ""),
+            "score": result["summary"][content["primary"]]["mean"],
+            "metric": content["primary"],
+        }
+        for task, content in comparison["tasks"].items()
+        for several in [len(content["budgets"]) > 1]
+        for method in content["methods"].values()
+        for budget, result in method["budgets"].items()
+    ]
