@@ -231,6 +231,17 @@ def test_commands_to_reproduce_follow_the_checkout() -> None:
     assert "uncommitted changes" not in source()
 
 
+def test_costs_are_a_table_of_training_keeping_and_serving() -> None:
+    found = next(e for e in tree().all("table") if e.all("caption")[0].words.startswith("Costs"))
+    rows = {row.get("data-method"): row for row in found.all("tbody")[0].all("tr")}
+    assert [cell.words for cell in rows["lora"].all("th", "td")] == [
+        *("LoRA", "74,883 0.33% of total", "0.83× 10 s", "181"),
+        *("858 MiB", "293 KiB", "86.2 MiB", "4.90", "4.90"),
+    ]
+    measured = [cell.words for cell in rows["head"].all("td")]
+    assert measured == [*[text.ABSENT] * 5, "86.2 MiB", "4.90", "4.90"]
+
+
 def test_what_is_missing_is_a_dash_and_no_error() -> None:
     shown = parse(html.render(finished.comparison(), {}, {}, finished.made_with(), {}))
     assert "No method of this task was exported." in shown.words
@@ -294,6 +305,40 @@ def test_the_sentence_names_every_verdict() -> None:
     )
     task["verdicts"] = {}
     assert text.verdict_sentence(task, "", 0.01) == ""
+
+
+def test_one_sentence_says_what_was_chosen_and_how_verdicts_came_out() -> None:
+    whole = finished.comparison()
+    outcomes = [v["outcome"] for t in whole["tasks"].values() for v in t["verdicts"].values()]
+    assert sorted(set(outcomes)) == ["lose", "open"]
+    lost, left = outcomes.count("lose"), outcomes.count("open")
+    assert text.summary_sentence(whole) == (
+        "Full fine-tuning was chosen on the selection set of both tasks. Of 8 comparisons with "
+        f"full fine-tuning: {lost} losses, {left} not settled."
+    )
+    (lead,) = (e for e in tree().all("p") if e.get("class") == "lead")
+    assert lead.words == text.summary_sentence(whole)
+    whole["tasks"]["own"]["winner"]["method"] = "lora"
+    for task in whole["tasks"].values():
+        task["verdicts"] = {"lora": record("win", 0.03, 0.01)}
+    assert text.summary_sentence(whole) == (
+        "Chosen on the selection set: full fine-tuning on 1 task, LoRA on 1 task. "
+        "Of 2 comparisons with full fine-tuning: 2 wins."
+    )
+    del whole["tasks"]["own"]
+    whole["tasks"]["movie"]["verdicts"] = {}
+    assert text.summary_sentence(whole) == "Full fine-tuning was chosen on the selection set."
+
+
+def test_lines_wrap_between_words_and_outside_brackets() -> None:
+    task = finished.comparison()["tasks"]["movie"]
+    sentence = text.verdict_sentence(task, "full", 0.01)
+    for width in range(40, 81):
+        lines = text.wrapped(sentence, width, "  ").split("\n")
+        assert max(len(line) for line in lines) <= width
+        assert " ".join(line.strip() for line in lines) == sentence
+        assert all(line.count("(") == line.count(")") for line in lines)
+    assert text.wrapped("a path/that-is/longer", 8).split("\n") == ["a", "path/that-is/longer"]
 
 
 def test_the_leaderboard_has_difference_verdict_and_group() -> None:

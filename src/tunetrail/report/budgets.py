@@ -103,8 +103,9 @@ def _in_words(settings: Json) -> str:
         for name, (one, many) in _UNITS.items()
         if name in settings
     ]
-    if settings.get("fraction", 1.0) != 1:
-        words.append(f"{100 * settings['fraction']:.4g}% of the rows")
+    share = settings.get("fraction")
+    if share is not None and "shots" not in settings:
+        words.append("all rows" if share == 1 else f"{100 * share:.4g}% of the rows")
     return ", ".join(words)
 
 

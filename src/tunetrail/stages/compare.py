@@ -29,7 +29,7 @@ from tunetrail.layout import (
 from tunetrail.modeling.base import checkpoint_folder
 from tunetrail.params import Params
 from tunetrail.provenance import provenance
-from tunetrail.report import figures, html, markdown
+from tunetrail.report import figures, html, markdown, text
 from tunetrail.run import PRETRAINED, Budget, PlannedRun, planned_runs
 from tunetrail.splits import SETS
 from tunetrail.task import TaskSpec, read_task
@@ -281,15 +281,13 @@ def _scores(comparison: dict[str, Any]) -> dict[str, Any]:
 
 
 def _means(comparison: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a task, method and budget with its mean, as ``dvc plots`` draws and compares it."""
+    """A row a task and method with its mean, as ``dvc plots`` draws and compares it."""
     return [
         {
-            "of": f"{task}, {method['title']}" + (f", {budget}" if several else ""),
-            "score": result["summary"][content["primary"]]["mean"],
-            "metric": content["primary"],
+            "of": f"{name}, {title}",
+            "score": task["methods"][label]["summary"][task["primary"]]["mean"],
+            "metric": task["primary"],
         }
-        for task, content in comparison["tasks"].items()
-        for several in [len(content["budgets"]) > 1]
-        for method in content["methods"].values()
-        for budget, result in method["budgets"].items()
+        for name, task in comparison["tasks"].items()
+        for label, title in text.titles(task).items()
     ]
