@@ -180,6 +180,20 @@ def test_dominated_is_what_a_recommendation_sets_aside() -> None:
     assert "fill: none" not in marks["lora"]
 
 
+def test_a_seed_far_from_the_others_is_within_the_axes() -> None:
+    whole, task = finished.comparison(), movie()
+    method = task["methods"]["lora"]
+    method["summary"]["accuracy"] |= {"low": None, "high": None}
+    for budget in [method, *method["budgets"].values()]:
+        budget["runs"][0]["test"]["accuracy"] = 0.2
+    (axis, _) = budget_axes(task["budgets"], "full")
+    for figure in (
+        budget_plot(task, axis),
+        tradeoffs.tradeoff_plot(task, measured(), "trainable_parameters", whole),
+    ):
+        assert figure.axes[0].get_ylim()[0] < 0.2
+
+
 # All tasks, learning rates -----------------------------------------------------------------------
 
 

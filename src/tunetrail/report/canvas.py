@@ -81,6 +81,8 @@ def rings_beside(axes: Any, x: Sequence[float], y: Sequence[float], colour: str)
     from matplotlib.transforms import ScaledTranslation
 
     aside = ScaledTranslation(ASIDE / 72, 0, axes.figure.dpi_scale_trans)
+    axes.update_datalim(list(zip(x, y, strict=True)))  # what is moved aside does not count else
+    axes.autoscale_view()
     small = SEED | {"s": 11, "linewidths": 0.8}
     return axes.scatter(x, y, edgecolors=colour, transform=axes.transData + aside, **small)
 
@@ -137,6 +139,7 @@ def name_rows(axes: Any, order: Sequence[str], names: dict[str, str], bold: str 
     axes.set_ylim(len(order) - 0.4, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
+    axes.locator_params(axis="x", nbins=6)
 
 
 def key(mean: str, *more: Any) -> list[Any]:
