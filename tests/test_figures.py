@@ -180,6 +180,18 @@ def test_dominated_is_what_a_recommendation_sets_aside() -> None:
     assert "fill: none" not in marks["lora"]
 
 
+def test_nearly_equal_costs_stand_apart_and_others_stay() -> None:
+    moved = tradeoffs.apart([100.0, 50.0, 100.0, 100.5], logarithmic=False)
+    assert moved[1] == 50
+    assert moved[0] < moved[2] < moved[3]
+    assert sum(moved) == pytest.approx(350.5)
+    assert max(moved) < 105
+    assert tradeoffs.apart([10.0, 1e3, 1e7], logarithmic=True) == [10.0, 1e3, 1e7]
+    low, high = tradeoffs.apart([1e3, 1e3, 1e6], logarithmic=True)[:2]
+    assert low < 1e3 < high
+    assert low * high == pytest.approx(1e6)
+
+
 def test_a_seed_far_from_the_others_is_within_the_axes() -> None:
     whole, task = finished.comparison(), movie()
     method = task["methods"]["lora"]

@@ -99,7 +99,8 @@ def _tradeoffs(task: Json, measured: dict[str, Json], comparison: Json) -> dict[
             "Score and cost",
             "Rings: every seed. Marker and bar: mean and 95% t interval over seeds. A method is "
             "dominated where another one that costs no more is better by its verdict, or one that "
-            "costs less is not worse by more than the margin.",
+            "costs less is not worse by more than the margin. Nearly equal costs stand a "
+            "little apart.",
             tradeoffs.tradeoff_plot(task, measured, cost, comparison),
             tradeoffs.in_words(task, tradeoffs.weighed(task, measured, cost, comparison)),
             tradeoffs.SHOWN[cost].title,

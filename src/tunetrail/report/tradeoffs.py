@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import log10
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunetrail.report.canvas import (
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Where along a bar no label should be.
 _PARTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+#: Share of the axis that two methods are apart at least.
+_GAP = 0.035
 _LOGARITHMIC = 10  # a span of costs from which on the axis is logarithmic
 
 
@@ -91,6 +95,31 @@ def _plain(why: str) -> str:
     return why
 
 
+def apart(places: Sequence[float], logarithmic: bool) -> list[float]:
+    """Costs with those that are nearly the same moved a little from each other.
+
+    Args:
+        places: The costs.
+        logarithmic: Whether the axis is; otherwise it begins at 0.
+    """
+    on_axis = [log10(place) if logarithmic else place for place in places]
+    gap = _GAP * (max(on_axis) - (min(on_axis) if logarithmic else 0.0))
+    clusters: list[list[int]] = []
+    for number in sorted(range(len(places)), key=lambda n: on_axis[n]):
+        if clusters and on_axis[number] - on_axis[clusters[-1][-1]] < gap:
+            clusters[-1].append(number)
+        else:
+            clusters.append([number])
+    moved = list(places)
+    for cluster in clusters:
+        middle = sum(on_axis[number] for number in cluster) / len(cluster)
+        for place, number in enumerate(cluster):
+            at = middle + (place - (len(cluster) - 1) / 2) * gap
+            if len(cluster) > 1:
+                moved[number] = 10**at if logarithmic else at
+    return moved
+
+
 @styled
 def tradeoff_plot(task: Json, costs: Json, cost: str, comparison: Json) -> Figure:
     """Test score of the primary metric over a cost: seeds, means with 95 % t intervals, names.
@@ -110,12 +139,15 @@ def tradeoff_plot(task: Json, costs: Json, cost: str, comparison: Json) -> Figur
     score = f"test {task['metric_titles'][metric]}"
     figure, axes = start(f"{task['title']}: {score} over {SHOWN[cost].axis}", 3.7)
     order = [label for label in ranked(task) if cost in costs[label]]
+    places = [costs[label][cost] for label in order]
+    logarithmic = min(places) > 0 and max(places) > _LOGARITHMIC * min(places)
     others, means = [], []
-    for label in order:
-        entry, (colour, marker, _), at = task["methods"][label], look[label], costs[label][cost]
+    for label, at in zip(order, apart(places, logarithmic), strict=True):
+        entry, (colour, marker, _) = task["methods"][label], look[label]
         summary, runs = entry["summary"][metric], entry["runs"]
         scores = [run["test"][metric] for run in runs]
-        told = f"{names[label]}: {spread(summary)} {interval(summary)}, {short_count(at)}"
+        told = f"{names[label]}: {spread(summary)} {interval(summary)}, "
+        told += short_count(round(costs[label][cost], 2))
         tips = [seed_tips(names[label], [run["seed"] for run in runs], map(shown, scores))]
         drawn = [rings_beside(axes, [at] * len(scores), scores, colour)]
         if summary["low"] is not None:
@@ -131,8 +163,6 @@ def tradeoff_plot(task: Json, costs: Json, cost: str, comparison: Json) -> Figur
         mark(label, drawn, tips=[*tips, [told]])
         others += [(at, value, ASIDE) for value in scores]
         means.append((at, summary["mean"]))
-    places = [at for at, _ in means]
-    logarithmic = min(places) > 0 and max(places) > _LOGARITHMIC * min(places)
     axes.margins(0.1, 0.1)
     if logarithmic:
         log_axis(axes)
