@@ -204,6 +204,11 @@ def test_a_seed_far_from_the_others_is_within_the_axes() -> None:
         tradeoffs.tradeoff_plot(task, measured(), "trainable_parameters", whole),
     ):
         assert figure.axes[0].get_ylim()[0] < 0.2
+    # A linear axis has room for the rings of the dearest method, too.
+    over_time = tradeoffs.tradeoff_plot(task, measured(), "train_seconds", whole).axes[0]
+    dearest = max(cost.get("train_seconds", 0) for cost in measured().values())
+    assert over_time.get_xlim()[0] == 0
+    assert over_time.get_xlim()[1] > 1.05 * dearest
 
 
 # All tasks, learning rates -----------------------------------------------------------------------

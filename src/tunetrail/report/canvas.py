@@ -139,7 +139,7 @@ def name_rows(axes: Any, order: Sequence[str], names: dict[str, str], bold: str 
     axes.set_ylim(len(order) - 0.4, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
-    axes.locator_params(axis="x", nbins=6)
+    axes.locator_params(axis="x", nbins=7)
 
 
 def key(mean: str, *more: Any) -> list[Any]:

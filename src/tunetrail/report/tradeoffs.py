@@ -167,7 +167,7 @@ def tradeoff_plot(task: Json, costs: Json, cost: str, comparison: Json) -> Figur
     if logarithmic:
         log_axis(axes)
     else:
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.09 * max(at for at, _ in means))
     counted(axes.xaxis)
     axes.grid()
     axes.set_xlabel(SHOWN[cost].axis + (", logarithmic scale" if logarithmic else ""))
