@@ -385,16 +385,20 @@ def _finish(console: Console, params: Params) -> dict[str, Any]:
     home = os.environ.get("PREFECT_HOME")
     prefect = f"PREFECT_HOME={shlex.quote(home)} " if home else ""
     registered = done["versions_created"] + done["versions_present"]
+    mlflow_has = (
+        f"MLflow      experiment '{params.project}': {done['runs_created']} runs added, "
+        f"{done['runs_present']} were there, {registered} registered models"
+    )
     console.print(
         f"Report      {(_COMPARISON / 'report.html').absolute()}\n"
         f"Table       {(_COMPARISON / 'table.md').absolute()}\n"
-        f"MLflow      experiment '{params.project}': {done['runs_created']} runs added, "
-        f"{done['runs_present']} were there, {registered} registered models\n"
+        f"{text.wrapped(mlflow_has, console.width, ' ' * 12)}\n"
         f"  open it   {mlflow} ui --backend-store-uri {shlex.quote(tracking_uri())}\n"
         f"Prefect     {prefect}{server} server start"
     )
     for refused in done["refused"]:
-        console.print(f"NOT registered: {refused['name']}: {refused['reason']}", style="red")
+        why = f"NOT registered: {refused['name']}: {refused['reason']}"
+        console.print(text.wrapped(why, console.width, "  "), style="red")
     return done
 
 
@@ -407,11 +411,13 @@ def _show_failures(outcome: Outcome, console: Console) -> None:
         alike.setdefault(reason, []).append(name)
     for reason, names in alike.items():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        console.print(f"  {', '.join(names[:3])}{more}: {reason}")
-    console.print(
+        failed = f"  {', '.join(names[:3])}{more}: {reason}"
+        console.print(text.wrapped(failed, console.width, "    "))
+    waiting = (
         f"{len(outcome.blocked)} stages below them wait. Repeat the command when the reason is "
         "gone; only what is missing will run."
     )
+    console.print(text.wrapped(waiting, console.width))
 
 
 if __name__ == "__main__":

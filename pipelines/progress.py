@@ -236,7 +236,7 @@ def show_results(console: Console, comparison: dict[str, Any]) -> None:
         primary, *others = content["metrics"]
         titles = content["metric_titles"]
         table = Table(box=SIMPLE_HEAD, pad_edge=False, title=content["title"], title_justify="left")
-        table.add_column("method", no_wrap=True)
+        table.add_column("method", overflow="fold")  # the one that gives way to numbers
         for name in (titles[primary], "95% interval", *(titles[m] for m in others)):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("group", no_wrap=True)
@@ -256,10 +256,11 @@ def show_results(console: Console, comparison: dict[str, Any]) -> None:
         console.print(table)
         sentence = text.verdict_sentence(content, comparison["baseline"], comparison["margin"])
         if sentence:
-            console.print(sentence + "\n")
+            console.print(text.wrapped(sentence, console.width, "  ") + "\n")
     seeds = len(next(iter(content["methods"].values()))["runs"])
     over = "1 seed" if seeds == 1 else f"{seeds} seeds"
-    console.print(
+    legend = (
         f"Test scores over {over}. * chosen on the selection set. Methods with a letter in common "
-        "cannot be told apart.\n"
+        "cannot be told apart."
     )
+    console.print(text.wrapped(legend, console.width) + "\n")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tunetrail.provenance import provenance
-from tunetrail.report import html, plots
+from tunetrail.report import figures, html
 from tunetrail.stages.compare import across_tasks
 from tunetrail.verdicts.judge import judge
 from tunetrail.verdicts.scores import summarise
@@ -16,10 +16,12 @@ from tunetrail.verdicts.scores import summarise
 Json = dict[str, Any]
 
 SEEDS = (1, 2, 3)
+#: Two curves: by share and by epochs.
 BUDGETS: dict[str, dict[str, float]] = {
     "tenth": {"epochs": 2, "fraction": 0.1},
     "half": {"epochs": 2, "fraction": 0.5},
     "full": {"epochs": 2},
+    "one": {"epochs": 1},
 }
 METRICS = {"accuracy": "accuracy", "f1_macro": "macro-F1"}
 
@@ -98,9 +100,36 @@ def _task(name: str, title: str) -> Json:
             "classes_missing": {"selection": [], "test": []},
         },
         "pretraining": {},
+        "tuning": {"lora": {"full": _tuned(0.76, "")}, "head": {"full": _tuned(0.7, "high")}},
         "methods": methods,
         **judge(predictions, "full", 0.01, 400),
         "winner": {"method": "full", "seed": 2},
+    }
+
+
+def _tuned(best: float, edge: str) -> Json:
+    """Trials of a tuning stage; at an edge, the score still rises where the range ends."""
+    rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
+    chosen = 4 if edge == "high" else 2
+    scores: list[float | None] = [best - 0.02 * abs(place - chosen) for place in range(5)]
+    states = ["pruned", *["complete"] * 4]
+    if not edge:
+        states[4], scores[4] = "failed", None
+    return {
+        "metric": "accuracy",
+        "trials": [
+            {
+                "options": {"learning_rate": rate},
+                "score": score,
+                "state": state,
+                "run": digest("trial", best, rate),
+            }
+            for rate, score, state in zip(rates, scores, states, strict=True)
+        ],
+        "range": {"learning_rate": [1e-4, 1e-2]},
+        "chosen": {"learning_rate": rates[chosen]},
+        "edge": {"learning_rate": edge} if edge else {},
+        "default_score": best - 0.01,
     }
 
 
@@ -108,7 +137,7 @@ def _method(task: str, label: str) -> Json:
     title, _, best = METHODS[label]
     budgets = {}
     for budget, settings in BUDGETS.items():
-        mean = best - 0.1 * (1 - settings.get("fraction", 1.0))
+        mean = best - 0.1 * (1 - settings.get("fraction", 1.0)) - 0.02 * (2 - settings["epochs"])
         runs = [
             {
                 "run": digest(task, label, budget, seed),
@@ -183,24 +212,12 @@ def certificates() -> Json:
     }
 
 
-def figures() -> dict[str, dict[str, str]]:
-    drawn = {}
-    whole = comparison()
-    for name, task in whole["tasks"].items():
-        steps = [
-            {"label": label, "title": title, "seed": 1, "loss": [[s, 1 / s] for s in range(1, 40)]}
-            for label, (title, _, _) in METHODS.items()
-        ]
-        found = {
-            "score": plots.score_plot(task),
-            "difference": plots.difference_plot(task, whole),
-            "parameters": plots.tradeoff_plot(task, costs()[name], "trainable parameters"),
-            "time": plots.tradeoff_plot(task, costs()[name], "training seconds"),
-            "budgets": plots.budget_plot(task),
-            "loss": plots.loss_plot(task, steps),
-        }
-        drawn[name] = {key: plots.inline_svg(figure) for key, figure in found.items()}
-    return drawn
+def pictures(whole: Json) -> figures.Pictures:
+    steps = [
+        {"label": label, "title": title, "seed": 1, "loss": [[s, 1 / s] for s in range(1, 40)]}
+        for label, (title, _, _) in METHODS.items()
+    ]
+    return figures.draw(whole, costs(), certificates(), dict.fromkeys(TASKS, steps))
 
 
 def made_with(**changed: Any) -> Json:
@@ -210,11 +227,6 @@ def made_with(**changed: Any) -> Json:
 
 def report() -> str:
     """The page of all of it."""
-    known = {"git_commit": "0f" * 20, "git_dirty": False}
-    return html.render(
-        comparison(),
-        costs(),
-        certificates(),
-        made_with(**known),
-        figures(),
-    )
+    known, whole = {"git_commit": "0f" * 20, "git_dirty": False}, comparison()
+    shown = figures.inline(pictures(whole))
+    return html.render(whole, costs(), certificates(), made_with(**known), shown)

@@ -47,7 +47,7 @@ def test_first_run_executes_every_stage_and_leaves_the_results(
     }  # fmt: skip
     for path in ("comparison/report.html", "comparison/table.md", "dvc.lock", "receipt.json"):
         assert (project.root / path).stat().st_size > 0
-    assert list((project.root / "comparison" / "plots").rglob("*.png"))
+    assert list((project.root / "comparison" / "png").rglob("*.png"))
     for certificate in (project.root / "runs" / "export").rglob("certificate.json"):
         certified = project.json(str(certificate.relative_to(project.root)))
         assert certified["passed"]

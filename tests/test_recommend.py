@@ -12,7 +12,7 @@ from tests import finished
 from tests.conftest import ROOT
 from tunetrail.cli import execute, main
 from tunetrail.files import write_json
-from tunetrail.stages.recommend import known_pairs
+from tunetrail.verdicts.costs import known_pairs
 from tunetrail.verdicts.recommend import Pair, Recommendation, recommend
 
 WIN, LOSE = Pair(better=True, not_worse=True), Pair(better=False, not_worse=False)

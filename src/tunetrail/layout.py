@@ -26,5 +26,6 @@ TOKENIZER = "tokenizer.json"
 #: compare: every score, their summary, the table and the report.
 COMPARISON = "comparison.json"
 SCORES = "scores.json"
+MEANS = "means.json"
 TABLE = "table.md"
 REPORT = "report.html"

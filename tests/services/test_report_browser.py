@@ -209,7 +209,7 @@ def test_the_address_holds_the_view_for_someone_else(visit: Any) -> None:
     page = visit()
     page.get_by_role("checkbox", name="LoRA", exact=True).uncheck()
     page.get_by_role("checkbox", name='Own <b>"rows"</b> & more').uncheck()
-    sort_button(page, "samples/s").click()
+    sort_button(page, "time of a run").click()
     expected = column(page)
     assert len(expected) == 4
     assert "LoRA" not in expected
@@ -219,7 +219,7 @@ def test_the_address_holds_the_view_for_someone_else(visit: Any) -> None:
     address = page.url
     other = visit(hash=address[address.index("#") :])
     assert column(other) == expected
-    assert marked(other) == ["samples/s descending"]
+    assert marked(other) == ["time of a run descending"]
     assert not other.get_by_role("checkbox", name="LoRA", exact=True).is_checked()
     assert not other.locator("#task-own").is_visible()
     assert other.locator("#state").inner_text() == "6 of 10 results hidden"
@@ -229,9 +229,67 @@ def test_the_address_holds_the_view_for_someone_else(visit: Any) -> None:
 def test_without_script_everything_is_there(visit: Any) -> None:
     page = visit(java_script_enabled=False)
     assert page.locator(".board tbody tr:visible").count() == 10
-    assert page.locator("button:visible, input:visible").count() == 0
+    assert page.locator("button:visible, input:visible:not([type=radio])").count() == 0
     page.locator("#task-movie summary", has_text="Every run").click()
-    assert page.locator("#task-movie details table tbody tr:visible").count() == 45  # every budget
+    assert page.locator("#task-movie details table tbody tr:visible").count() == 60  # every budget
+
+
+# Figures ----------------------------------------------------------------------------------------
+
+
+def views(page: Any) -> list[str]:
+    """Titles of the horizontal axes of the views of costs that are seen."""
+    seen = page.locator("#task-movie figure.views .view:visible svg")
+    return [str(svg.get_attribute("aria-label")).split(" over ")[1] for svg in seen.all()]
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+def test_one_cost_at_a_time_is_seen_and_the_keyboard_takes_the_next(
+    visit: Any, script: bool
+) -> None:
+    page = visit(java_script_enabled=script)
+    assert views(page) == ["trainable parameters"]
+    page.get_by_role("radio", name="Trainable parameters").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert views(page) == ["training seconds of one run"]
+    page.locator("#task-movie").get_by_role("radio", name="Latency").click()
+    assert views(page) == ["p50 latency of the ONNX model, ms"]
+    note = page.locator("#task-movie figure.views .view:visible .note").inner_text()
+    assert note.startswith("Not dominated: ")
+    assert page.locator("#task-own figure.views .view:visible").count() == 1
+
+
+def test_what_is_under_the_pointer_is_told_and_its_method_stands_out(visit: Any) -> None:
+    page = visit()
+    tip = page.locator("#tip")
+    assert not tip.is_visible()
+    figure = page.locator("#task-movie figure").first
+    figure.scroll_into_view_if_needed()
+    figure.locator("use[data-tip^='LoRA, seed 2']").hover()
+    assert tip.inner_text().startswith("LoRA, seed 2: 0.7")
+    faint = "e => getComputedStyle(e).opacity"
+    assert float(figure.locator("[data-method=full]").first.evaluate(faint)) < 0.5
+    assert float(figure.locator("[data-method=lora]").first.evaluate(faint)) == 1
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    assert float(figure.locator("[data-method=full]").first.evaluate(faint)) == 1
+    # A row of a table does the same.
+    page.locator("#board-movie tbody tr[data-method=head] th").hover()
+    assert float(figure.locator("[data-method=full]").first.evaluate(faint)) < 0.5
+    assert not tip.is_visible()
+
+
+def test_paper_cuts_nothing(visit: Any) -> None:
+    page = visit(viewport={"width": 1040, "height": 720})  # A4 across, less its margins
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    cut = page.evaluate(
+        "[...document.querySelectorAll('.scroll, figure, pre')]"
+        ".filter((e) => e.getBoundingClientRect().right > innerWidth"
+        " || e.scrollWidth > e.clientWidth + 1)"
+        ".map((e) => e.getAttribute('aria-label') || e.textContent.slice(0, 60))"
+    )
+    assert cut == []
 
 
 # Theme, clipboard, print -----------------------------------------------------------------------
@@ -288,7 +346,7 @@ def test_paper_is_light_unfolded_and_without_controls(visit: Any, tmp_path: Path
         assert page.locator(f"{hidden}:visible").count() == 0, hidden
     assert page.locator("details table:visible").count() == 4
     headings = page.locator("#board-movie thead th:visible")
-    assert "samples/s" in headings.all_inner_texts()
+    assert "time of a run" in headings.all_inner_texts()
     breaks = "e => getComputedStyle(e).breakBefore"
     assert page.locator("#task-own").evaluate(breaks) == "page"
     page.evaluate("dispatchEvent(new Event('afterprint'))")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-_WIDTH = 80
+from tunetrail.report.text import wrapped
 
 
 def in_words(found: Mapping[str, Mapping[str, Any]], limits: Mapping[str, float]) -> str:
@@ -31,10 +30,7 @@ def _task(name: str, task: Mapping[str, Any]) -> str:
         lines.append(f"  Pointless: {titles[label]}: {titles[entry['by']]} is {entry['why']}")
     for label, why in task["outside"].items():
         lines.append(f"  Beyond a limit: {titles[label]}: {why}")
-    return "\n".join(
-        textwrap.fill(line, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
-        for line in lines
-    )
+    return wrapped("\n".join(lines), indent="    ")
 
 
 def _scored(task: Mapping[str, Any], label: str) -> str:

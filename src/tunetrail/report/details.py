@@ -1,9 +1,10 @@
-"""Tables below a leaderboard: every run, options, ONNX certificates."""
+"""Tables below a leaderboard: costs, every run, options, ONNX certificates."""
 
 from __future__ import annotations
 
 from tunetrail.report import text
 from tunetrail.report.facts import pairs
+from tunetrail.report.leaderboard import cost_cells
 from tunetrail.report.page import Cell, table
 from tunetrail.report.text import ABSENT, Json
 
@@ -157,6 +158,60 @@ def pretraining_table(task: Json) -> str:
         rows,
         numeric=set(range(2, 8)),
     )
+
+
+def costs_table(task: Json, costs: Json, certificates: Json, baseline: str) -> str:
+    """A row a method: what it costs to train, to keep and to serve; nothing if none was measured.
+
+    Args:
+        task: One task of the comparison.
+        costs: That task's costs, by label.
+        certificates: That task's certificates, by label.
+        baseline: See ``text.reference``.
+    """
+    names, unit = text.titles(task), text.reference(task, costs, baseline)
+    shown = [label for label in text.ranked(task) if label in costs or label in certificates]
+    if not shown:
+        return ""
+    header = ["Method", "Trainable parameters", "Time of a run", "Samples/s", "Peak memory"]
+    header += ["Artifact", "ONNX file", "ONNX p50, ms", "torch p50, ms"]
+    seconds = costs[unit]["train_seconds"] if unit else None
+    rows = [
+        [
+            Cell(names[label]),
+            *cost_cells(costs.get(label), seconds),
+            *_training(costs.get(label)),
+            *_serving(certificates.get(label)),
+        ]
+        for label in shown
+    ]
+    numeric = set(range(1, len(header)))
+    return table(f"Costs: {task['title']}", header, rows, numeric=numeric, methods=shown)
+
+
+def _training(cost: Json | None) -> list[Cell]:
+    if cost is None:
+        return [Cell(ABSENT)] * 3
+    speed, memory, artifact = (
+        cost[key] for key in ("samples_per_second", "peak_memory_bytes", "artifact_bytes")
+    )
+    return [
+        Cell(text.three_digits(speed), value=speed),
+        Cell(text.size(memory), value=memory),
+        Cell(text.size(artifact), value=artifact),
+    ]
+
+
+def _serving(certificate: Json | None) -> list[Cell]:
+    if certificate is None:
+        return [Cell(ABSENT)] * 3
+    size = certificate["onnx_bytes"]
+    latency = certificate.get("latency") or {}
+    speeds = [latency.get(f"{side}_p50_ms") for side in ("onnx", "torch")]
+    return [
+        Cell(text.size(size), value=size),
+        *(Cell(ABSENT if v is None else text.three_digits(v), value=v) for v in speeds),
+    ]
 
 
 def certificates_table(task: Json, certificates: Json) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunetrail.report import details, facts, text
+from tunetrail.report.figures import ALL_TASKS
 from tunetrail.report.leaderboard import leaderboard
 from tunetrail.report.page import page
 from tunetrail.report.style import shape, styles
@@ -13,27 +14,13 @@ from tunetrail.report.text import Json
 
 SCRIPT = Path(__file__).with_name("report.js")
 
-_FIGURES = (
-    ("score", "Test score", "Rings: every seed. Marker and bar: mean and 95% t interval over "
-     "seeds. Dashed: always giving the same answer. Bold: chosen on the selection set."),
-    ("difference", "Verdicts", "Method minus baseline, paired. Rings: every seed. Marker and bar: "
-     "mean and the interval that decides. Band: the margin."),
-    ("parameters", "Score and size", "Test score over trainable parameters. Rings: every seed. "
-     "Named markers: means."),
-    ("time", "Score and training time", "Test score over the estimated time of one whole run. "
-     "Rings: every seed. Named markers: means."),
-    ("budgets", "Score and budget", "Test score by what a run may use. Marker and bar: mean and "
-     "95% t interval over seeds."),
-    ("loss", "Training loss", "Mean over seeds at each step."),
-)  # fmt: skip
-
 
 def render(
     comparison: Json,
     costs: Json,
     certificates: Json,
     provenance: Json,
-    figures: dict[str, dict[str, str]],
+    figures: dict[str, list[Json]],
 ) -> str:
     """The whole report, a self-contained document.
 
@@ -43,7 +30,7 @@ def render(
         costs: Costs by task and label; either may lack an entry.
         certificates: ONNX certificates by task and label; either may lack an entry.
         provenance: Commit, versions, machine and settings of the comparison.
-        figures: ``<svg>`` elements by task, under ``score``, ``parameters``, ``time``, ``loss``.
+        figures: What ``figures.inline`` returned; tasks may be missing.
     """
     baseline = comparison["baseline"]
     tasks = [
@@ -52,12 +39,11 @@ def render(
             "task": task,
             "tile": _tile(task),
             "verdicts": text.verdict_sentence(task, baseline, comparison["margin"]),
-            "board": leaderboard(task, costs.get(name, {}), certificates.get(name, {}), baseline),
-            "figures": [
-                (title, caption, figures[name][key])
-                for key, title, caption in _FIGURES
-                if key in figures.get(name, {})
-            ],
+            "board": leaderboard(task, costs.get(name, {}), baseline),
+            "figures": figures.get(name, []),
+            "costs": details.costs_table(
+                task, costs.get(name, {}), certificates.get(name, {}), baseline
+            ),
             "data": facts.data_facts(task),
             "runs": details.runs_table(task),
             "options": details.options_table(task),
@@ -75,6 +61,7 @@ def render(
         explained=f"{text.EXPLAINED} The margin is {comparison['margin']:g}.",
         across_explained=text.ACROSS,
         across=details.across_table(comparison),
+        across_figures=figures.get(ALL_TASKS, []),
         provenance=facts.provenance_facts(comparison, provenance),
         changed=bool(provenance["git_dirty"]),
         reproduce=facts.reproduce(provenance),
@@ -83,13 +70,14 @@ def render(
     return page(
         comparison["project"],
         body,
-        subtitle=_subtitle(comparison, provenance),
+        subtitle=text.summary_sentence(comparison),
+        note=_subject(comparison, provenance),
         navigation=fill("navigation.html.j2", tasks=tasks),
         script=SCRIPT.read_text(encoding="utf-8"),
     )
 
 
-def _subtitle(comparison: Json, provenance: Json) -> str:
+def _subject(comparison: Json, provenance: Json) -> str:
     tasks, base = comparison["tasks"], comparison["base"]
     methods = {label for task in tasks.values() for label in task["methods"]}
     return (

@@ -19,7 +19,7 @@ def place_labels(
     points: Sequence[tuple[float, float]],
     texts: Sequence[str],
     colours: Sequence[str],
-    others: Sequence[tuple[float, float]],
+    others: Sequence[tuple[float, float, float]],
     names: Sequence[str] = (),
 ) -> None:
     """Write each text beside its point, clear of labels, markers and the edges of the axes.
@@ -30,14 +30,16 @@ def place_labels(
         points: Data coordinates, one for each text.
         texts: One label a point.
         colours: Colour of the line to a label that ends up away from its point.
-        others: Further data coordinates that labels should not cover.
+        others: What else labels should not cover: data coordinates, and how many typographic points
+            right of them it stands.
         names: Ids for what is drawn, one for each text.
     """
     figure.canvas.draw()
     figure.set_layout_engine("none")
     scale = figure.dpi / 72
     frame = _box(axes.get_window_extent())
-    spots = axes.transData.transform([*points, *others])
+    aside = [(0.0, 0.0)] * len(points) + [(right * scale, 0.0) for *_, right in others]
+    spots = axes.transData.transform([*points, *(other[:2] for other in others)]) + aside
     markers = [_around(x, y, _MARKER * scale) for x, y in spots]
     taken: list[Box] = []
     for index, (text, colour) in enumerate(zip(texts, colours, strict=True)):

@@ -11,13 +11,12 @@ _NONE = Cell(ABSENT)
 _OUTCOMES = ("lose", "open", "tie", "win")  # as they are sorted
 
 
-def leaderboard(task: Json, costs: Json, certificates: Json, baseline: str) -> Json:
+def leaderboard(task: Json, costs: Json, baseline: str) -> Json:
     """Columns in groups and one row a method, ordered by mean test score of the primary metric.
 
     Args:
         task: One task of the comparison.
         costs: That task's costs, by label.
-        certificates: That task's certificates, by label.
         baseline: See ``text.reference``.
 
     Returns:
@@ -34,10 +33,7 @@ def leaderboard(task: Json, costs: Json, certificates: Json, baseline: str) -> J
     groups = [
         ("Test score", [*metrics, "seeds", "group"]),
         *against,
-        ("Size", ["trainable parameters", "artifact"]),
-        ("Training", ["samples/s", "time of a run", "peak memory"]),
-        ("ONNX export", ["largest logit difference", "flipped predictions"]),
-        ("p50 latency, ms", ["ONNX", "torch"]),
+        ("Cost", ["trainable parameters", "time of a run"]),
     ]
     order = text.ranked(task)
     rows = [
@@ -49,8 +45,7 @@ def leaderboard(task: Json, costs: Json, certificates: Json, baseline: str) -> J
             "groups": [
                 _quality(task, label),
                 *([_verdict(task["verdicts"].get(label))] if judged else []),
-                *_cost(costs.get(label), costs[unit]["train_seconds"] if unit else None),
-                *_export(certificates.get(label)),
+                cost_cells(costs.get(label), costs[unit]["train_seconds"] if unit else None),
             ],
         }
         for label in order
@@ -94,35 +89,14 @@ def _verdict(record: Json | None) -> list[Cell]:
     ]
 
 
-def _cost(cost: Json | None, unit_seconds: float | None) -> tuple[list[Cell], list[Cell]]:
+def cost_cells(cost: Json | None, unit_seconds: float | None) -> list[Cell]:
+    """Trainable parameters with their share, and the time of a run in units of another one."""
     if cost is None or unit_seconds is None:
-        return [_NONE] * 2, [_NONE] * 3
+        return [_NONE] * 2
     trainable, total, seconds = (
         cost[key] for key in ("trainable_parameters", "total_parameters", "train_seconds")
     )
-    size = [
+    return [
         Cell(text.count(trainable), f"{text.share(trainable, total)} of total", trainable),
-        Cell(text.size(cost["artifact_bytes"]), value=cost["artifact_bytes"]),
-    ]
-    speed, memory = cost["samples_per_second"], cost["peak_memory_bytes"]
-    training = [
-        Cell(text.three_digits(speed), value=speed),
         Cell(text.ratio(seconds, unit_seconds), text.seconds(seconds), seconds),
-        Cell(text.size(memory), value=memory),
     ]
-    return size, training
-
-
-def _export(certificate: Json | None) -> tuple[list[Cell], list[Cell]]:
-    if certificate is None:
-        return [_NONE] * 2, [_NONE] * 2
-    difference, flips = certificate["largest_logit_difference"], certificate["prediction_flips"]
-    proof = [
-        Cell(text.small(difference), "passed" if certificate["passed"] else "failed", difference),
-        Cell(text.count(flips), f"of {text.count(certificate['rows'])}", flips),
-    ]
-    latency = certificate.get("latency")
-    if not latency:
-        return proof, [_NONE] * 2
-    speeds = (latency[f"{side}_p50_ms"] for side in ("onnx", "torch"))
-    return proof, [Cell(text.three_digits(speed), value=speed) for speed in speeds]

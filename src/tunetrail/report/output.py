@@ -37,7 +37,8 @@ def save(figure: Figure, path: Path) -> None:
 def inline_svg(figure: Figure) -> str:
     """An ``<svg>`` element that takes on text colour, font and width of the place it is put in.
 
-    What is drawn for a method has its label in ``data-method``. Ids start with a digest of the
+    What is drawn for a method has its label in ``data-method``, and in ``data-tip`` what is to be
+    said of it under the pointer. Ids start with a digest of the
     drawing, so that several figures fit on one page.
     """
     import matplotlib
@@ -47,6 +48,7 @@ def inline_svg(figure: Figure) -> str:
     with matplotlib.rc_context({**SETTINGS, "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", transparent=True, **_OPTIONS[".svg"])
     drawing = buffer.getvalue()
+    drawing = _with_tips(drawing, getattr(figure, "tips", {}))
     name = str(figure.get_label())
     prefix = f"f{hashlib.sha256((name + drawing).encode()).hexdigest()[:10]}-"
     drawing = drawing[drawing.index("<svg") :]
@@ -65,3 +67,17 @@ def inline_svg(figure: Figure) -> str:
         'style="width:100%;height:auto;stroke-linejoin:round;stroke-linecap:butt">'
     )
     return re.sub(r"<svg[^>]*>", lambda _: root, drawing, count=1).strip()
+
+
+def _with_tips(drawing: str, tips: dict[str, list[str]]) -> str:
+    """Give groups their only text, or each of the markers in a group its own."""
+    head, *groups = drawing.split('<g id="')
+    for place, group in enumerate(groups):
+        found = [f' data-tip="{html.escape(tip)}"' for tip in tips.get(group.split('"')[0], [])]
+        if len(found) == 1:
+            groups[place] = group.replace('">', f'"{found[0]}>', 1)
+        elif found:
+            before, *markers = group.split("<use")
+            rest = zip(found, markers, strict=True)
+            groups[place] = before + "".join(f"<use{tip}{marker}" for tip, marker in rest)
+    return '<g id="'.join([head, *groups])

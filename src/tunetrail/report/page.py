@@ -31,7 +31,13 @@ class Cell(NamedTuple):
 
 
 def page(
-    title: str, body: str, *, subtitle: str = "", navigation: str = "", script: str = ""
+    title: str,
+    body: str,
+    *,
+    subtitle: str = "",
+    note: str = "",
+    navigation: str = "",
+    script: str = "",
 ) -> str:
     """A self-contained HTML document; its policy forbids the browser to load anything.
 
@@ -39,11 +45,13 @@ def page(
         title: Plain text of the heading and of the browser tab.
         body: HTML, taken as it is.
         subtitle: Plain text under the heading.
+        note: A smaller line of plain text under that.
         navigation: HTML between heading and content, taken as it is.
         script: JavaScript, the only one that the policy lets run.
     """
     name = html.escape(title)
     lead = f'\n<p class="lead">{html.escape(subtitle)}</p>' if subtitle else ""
+    lead += f'\n<p class="note">{html.escape(note)}</p>' if note else ""
     allowed, code, toggle = "'none'", "", ""
     if script:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

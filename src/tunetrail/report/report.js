@@ -1,4 +1,4 @@
-// What a report can do beyond being read: theme, sorting, filter, clipboard.
+// What a report can do beyond being read: theme, sorting, filter, pointer, clipboard.
 // Everything is there without it; what needs it is hidden in the HTML and shown here.
 (() => {
   "use strict";
@@ -221,6 +221,41 @@
     setTimeout(() => (told.textContent = text)); // the same text twice is told twice
   }
 
+  // Pointer: what is under it is told, and its method stands out in all figures.
+
+  function startTelling() {
+    const tip = document.createElement("div");
+    tip.id = "tip";
+    tip.hidden = true;
+    document.body.append(tip);
+    const tell = (event) => {
+      const told = event?.target.closest?.("[data-tip]");
+      tip.hidden = !told;
+      if (told) {
+        tip.textContent = told.dataset.tip;
+        const { clientWidth: width, clientHeight: height } = root;
+        const [right, below] = [event.clientX + 14, event.clientY + 18];
+        tip.style.left = `${Math.max(8, Math.min(right, width - tip.offsetWidth - 8))}px`;
+        const above = event.clientY - tip.offsetHeight - 10;
+        tip.style.top = `${below + tip.offsetHeight > height ? above : below}px`;
+      }
+      const marked = event?.target.closest?.("figure [data-method], tbody [data-method]");
+      const section = marked?.closest("section");
+      const label = marked?.dataset.method;
+      for (const each of all("section")) {
+        const lit = each === section;
+        if (!lit && !each.classList.contains("lit")) continue;
+        each.classList.toggle("lit", lit);
+        for (const part of all("figure [data-method]", each))
+          part.classList.toggle("named", lit && part.dataset.method === label);
+      }
+    };
+    addEventListener("pointerover", tell);
+    addEventListener("scroll", () => tell(), { passive: true });
+    addEventListener("keydown", (event) => event.key === "Escape" && tell());
+    document.addEventListener("pointerleave", () => tell());
+  }
+
   // Print: what is folded is unfolded, and folded again afterwards.
 
   function startPrinting() {
@@ -238,6 +273,7 @@
     startTheme();
     startCopying();
     startPrinting();
+    startTelling();
     startSorting();
     if (form()) startFilter();
   });

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from typing import Any
 
 Json = dict[str, Any]
@@ -195,26 +197,78 @@ def chosen_sentence(name: str, task: Json) -> str:
     return f"On {name}, {titles(task)[label]} was chosen on the selection set: {found}."
 
 
+def summary_sentence(comparison: Json) -> str:
+    """What was chosen, and how many verdicts came out which way: for who reads one sentence."""
+    tasks = list(comparison["tasks"].values())
+    chosen = [titles(task)[task["winner"]["method"]] for task in tasks]
+    where = {name: chosen.count(name) for name in chosen}
+    if len(where) == 1:
+        first = chosen[0][:1].upper() + chosen[0][1:]
+        of = {1: "", 2: " of both tasks"}.get(len(tasks), f" of all {len(tasks)} tasks")
+        found = f"{first} was chosen on the selection set{of}"
+    else:
+        shares = [f"{name} on {plural(number, 'task')}" for name, number in where.items()]
+        found = f"Chosen on the selection set: {', '.join(shares)}"
+    outcomes = [record["outcome"] for task in tasks for record in task["verdicts"].values()]
+    if not outcomes:
+        return f"{found}."
+    told = {"win": ("win", "wins"), "tie": ("tie", "ties"), "lose": ("loss", "losses")}
+    counts = [
+        f"{outcomes.count(outcome)} {one if outcomes.count(outcome) == 1 else many}"
+        for outcome, (one, many) in told.items()
+        if outcome in outcomes
+    ]
+    if "open" in outcomes:
+        counts.append(f"{outcomes.count('open')} not settled")
+    against = titles(tasks[0])[comparison["baseline"]]
+    each = "comparison" if len(outcomes) == 1 else "comparisons"
+    return f"{found}. Of {len(outcomes)} {each} with {against}: {', '.join(counts)}."
+
+
 def across_rows(comparison: Json) -> list[tuple[str, str, list[str]]]:
     """Label, title and cells of each method over all tasks, highest interquartile mean first."""
     names = titles(next(iter(comparison["tasks"].values())))
     entries = comparison["across"]["methods"]
-
-    def shown(estimate: Json | None) -> str:
-        if estimate is None:
-            return ABSENT
-        whole = score(estimate["value"], 2)
-        ends = (estimate["low"], estimate["high"])
-        return whole if None in ends else f"{whole} [{score(ends[0], 2)}, {score(ends[1], 2)}]"
-
     return [
         (
             label,
             names[label],
-            [shown(entries[label].get(k)) for k in ("iqm", "rank", "improvement")],
+            [across_cell(entries[label].get(k)) for k in ("iqm", "rank", "improvement")],
         )
         for label in sorted(entries, key=lambda label: -entries[label]["iqm"]["value"])
     ]
+
+
+def across_cell(estimate: Json | None) -> str:
+    """A value over all tasks, ``0.57 [0.47, 0.62]``; a dash where there is none."""
+    if estimate is None:
+        return ABSENT
+    whole = score(estimate["value"], 2)
+    ends = (estimate["low"], estimate["high"])
+    return whole if None in ends else f"{whole} [{score(ends[0], 2)}, {score(ends[1], 2)}]"
+
+
+def wrapped(words: str, width: int = 80, indent: str = "") -> str:
+    """Lines of at most ``width`` columns; what is in brackets stays together, as do long words.
+
+    Args:
+        words: One line, or several.
+        width: Columns.
+        indent: What begins every line but the first.
+    """
+    glue = "\N{NO-BREAK SPACE}"  # textwrap breaks lines at other spaces only
+    together = re.compile(r"\[[^\]]*\]|\([^()]*\)")
+    filled = (
+        textwrap.fill(
+            together.sub(lambda found: found[0].replace(" ", glue), line),
+            width,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in words.split("\n")
+    )
+    return "\n".join(filled).replace(glue, " ")
 
 
 def reference(task: Json, costs: Json, baseline: str) -> str | None:

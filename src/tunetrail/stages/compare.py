@@ -17,6 +17,7 @@ from tunetrail.layout import (
     CHOICE,
     COMPARISON,
     HISTORY,
+    MEANS,
     METRICS,
     PREDICTIONS,
     PRETRAIN,
@@ -28,7 +29,7 @@ from tunetrail.layout import (
 from tunetrail.modeling.base import checkpoint_folder
 from tunetrail.params import Params
 from tunetrail.provenance import provenance
-from tunetrail.report import html, markdown, plots
+from tunetrail.report import figures, html, markdown, text
 from tunetrail.run import PRETRAINED, Budget, PlannedRun, planned_runs, representatives
 from tunetrail.splits import SETS
 from tunetrail.task import TaskSpec, read_task
@@ -43,8 +44,8 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
     """Write the comparison to ``out``.
 
     ``comparison.json`` holds every score and no time, so equal plans give equal files;
-    ``scores.json`` is its summary for ``dvc metrics``. ``table.md``, ``plots/`` and ``report.html``
-    also show costs and certificates.
+    ``scores.json`` is its summary for ``dvc metrics``, ``means.json`` the one for ``dvc plots``.
+    ``table.md``, ``plots/``, ``png/`` and ``report.html`` also show costs and certificates.
 
     Args:
         params: The parameters (tasks and methods in the order to show them).
@@ -83,9 +84,12 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
     with replacing(out) as folder:
         write_json(folder / COMPARISON, comparison)
         write_json(folder / SCORES, _scores(comparison))
-        figures = _plots(comparison, costs, histories, folder / "plots")
+        write_json(folder / MEANS, _means(comparison))
+        pictures = figures.draw(comparison, costs, certificates, histories)
+        figures.write(pictures, folder / "plots", folder / "png")
         write_text(folder / TABLE, markdown.markdown_table(comparison, costs))
-        report = html.render(comparison, costs, certificates, made_with, figures)
+        shown = figures.inline(pictures)
+        report = html.render(comparison, costs, certificates, made_with, shown)
         write_text(folder / REPORT, report)
 
 
@@ -294,28 +298,14 @@ def _scores(comparison: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _plots(
-    comparison: dict[str, Any],
-    costs: dict[str, Any],
-    histories: dict[str, list[dict[str, Any]]],
-    folder: Path,
-) -> dict[str, dict[str, str]]:
-    """Write every figure as SVG and PNG, and return them for the report."""
-    shown: dict[str, dict[str, str]] = {}
-    for name, task in comparison["tasks"].items():
-        figures = {
-            "score": plots.score_plot(task),
-            **({"difference": plots.difference_plot(task, comparison)} if task["verdicts"] else {}),
-            "parameters": plots.tradeoff_plot(task, costs[name], "trainable parameters"),
-            "time": plots.tradeoff_plot(task, costs[name], "training seconds"),
-            "loss": plots.loss_plot(task, histories[name]),
+def _means(comparison: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a task and method with its mean, as ``dvc plots`` draws and compares it."""
+    return [
+        {
+            "of": f"{name}, {title}",
+            "score": task["methods"][label]["summary"][task["primary"]]["mean"],
+            "metric": task["primary"],
         }
-        if len(task["budgets"]) > 1:
-            figures["budgets"] = plots.budget_plot(task)
-        for figure_name, figure in figures.items():
-            for suffix in (".svg", ".png"):
-                path = folder / name / f"{figure_name}{suffix}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                plots.save(figure, path)
-        shown[name] = {key: plots.inline_svg(figure) for key, figure in figures.items()}
-    return shown
+        for name, task in comparison["tasks"].items()
+        for label, title in text.titles(task).items()
+    ]

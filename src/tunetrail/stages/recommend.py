@@ -9,19 +9,8 @@ from typing import Any
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import read_json
 from tunetrail.layout import CERTIFICATE, COMPARISON
-from tunetrail.verdicts.recommend import Pair, recommend
-
-_MEBIBYTE = 2**20
-
-#: Costs by the names of their limits, in the order to show them.
-COSTS = (
-    "trainable_parameters",
-    "train_seconds",
-    "memory_mb",
-    "artifact_mb",
-    "model_mb",
-    "latency_ms",
-)
+from tunetrail.verdicts.costs import COSTS, costs_of, known_pairs
+from tunetrail.verdicts.recommend import recommend
 
 
 def recommendations(
@@ -34,7 +23,7 @@ def recommendations(
     Args:
         comparison: Folder that the compare stage wrote.
         runs: Folder with costs and certificates.
-        limits: Most that each cost may be, by name (:data:`COSTS`).
+        limits: Most that each cost may be, by name (:data:`verdicts.costs.COSTS`).
         task: The only task to look at, or empty.
 
     Returns:
@@ -90,36 +79,7 @@ def _task(
     }
 
 
-def known_pairs(task: dict[str, Any], baseline: str, margin: float) -> dict[tuple[str, str], Pair]:
-    """Every pair of methods, in both directions, with what their interval says."""
-    intervals = {
-        (label, baseline): (record["low"], record["high"])
-        for label, record in task["verdicts"].items()
-    }
-    intervals |= {tuple(pair["of"]): (pair["low"], pair["high"]) for pair in task["pairs"]}
-    found = {}
-    for (one, other), (low, high) in intervals.items():
-        if low is not None:
-            found[one, other] = Pair(low > 0, low > -margin)
-            found[other, one] = Pair(high < 0, high < margin)
-    return found
-
-
 def _costs(runs: Path, task: str, label: str) -> dict[str, float]:
-    """What a method costs; what was not measured is left out."""
-    costs: dict[str, float] = {}
-    measured, certificate = (
-        runs / "cost" / task / f"{label}.json",
-        runs / "export" / task / label / CERTIFICATE,
-    )
-    if measured.exists():
-        cost = read_json(measured)
-        costs |= {name: cost[name] for name in ("trainable_parameters", "train_seconds")}
-        costs["memory_mb"] = cost["peak_memory_bytes"] / _MEBIBYTE
-        costs["artifact_mb"] = cost["artifact_bytes"] / _MEBIBYTE
-    if certificate.exists():
-        exported = read_json(certificate)
-        costs["model_mb"] = exported["onnx_bytes"] / _MEBIBYTE
-        if latency := exported.get("latency"):
-            costs["latency_ms"] = latency["onnx_p50_ms"]
-    return costs
+    measured = runs / "cost" / task / f"{label}.json"
+    certificate = runs / "export" / task / label / CERTIFICATE
+    return costs_of(*(read_json(f) if f.exists() else None for f in (measured, certificate)))

@@ -1,0 +1,115 @@
+"""How scores depend on the learning rate, from the trials of the tuning stage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tunetrail.report.canvas import log_axis, mark, method_legend, start, styled
+from tunetrail.report.style import INK, styles
+from tunetrail.report.text import Json, plural, titles
+from tunetrail.report.text import score as shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_RATE = "learning_rate"
+
+
+def tuned(task: Json) -> dict[str, dict[str, Json]]:
+    """Budget → label → what tuning of the learning rate found, in the order of the methods."""
+    found: dict[str, dict[str, Json]] = {}
+    for label in task["methods"]:
+        for budget, record in task.get("tuning", {}).get(label, {}).items():
+            if any(_RATE in trial["options"] for trial in record["trials"]):
+                found.setdefault(budget, {})[label] = record
+    return found
+
+
+def in_words(task: Json, records: dict[str, Json]) -> str:
+    """How many trials there were, what was chosen, and which optima are at an end of the range."""
+    names = titles(task)
+    parts = []
+    for label, record in records.items():
+        states = [trial["state"] for trial in record["trials"]]
+        ended = [f"{states.count(s)} {s}" for s in ("pruned", "failed") if s in states]
+        told = plural(len(states), "trial") + (f" ({', '.join(ended)})" if ended else "")
+        if _RATE in record["chosen"]:
+            told += f", {record['chosen'][_RATE]:.2g} chosen"
+        if end := record["edge"].get(_RATE):
+            low, high = record["range"][_RATE]
+            told += (
+                f", the {end} end of its range [{low:.2g}, {high:.2g}]: "
+                "a wider range may hold a higher score"
+            )
+        parts.append(f"{names[label]}: {told}.")
+    return " ".join(parts)
+
+
+@styled
+def learning_rate_plot(task: Json, budget: str, records: dict[str, Json]) -> Figure:
+    """Selection score over the learning rate: every trial, a line through the complete ones.
+
+    Crosses are trials that were pruned, at the score they had reached; failed ones, and pruned
+    ones without a score, stand at the lower edge. A ring marks what was chosen.
+
+    Args:
+        task: One task of the comparison.
+        budget: What the trials could use.
+        records: Label → what tuning found (:func:`tuned`).
+    """
+    from matplotlib.lines import Line2D
+
+    names, look = titles(task), styles(list(task["methods"]))
+    metric = next(iter(records.values()))["metric"]
+    score = f"selection {task['metric_titles'].get(metric, metric)}"
+    figure, axes = start(
+        f"{task['title']}: {score} of each method by learning rate, budget {budget}", 3.9
+    )
+    lower = axes.get_xaxis_transform()
+    for label, record in records.items():
+        colour, marker, dash = look[label]
+        trials = sorted(
+            (t for t in record["trials"] if _RATE in t["options"]),
+            key=lambda t: t["options"][_RATE],
+        )
+        done = [t for t in trials if t["state"] == "complete" and t["score"] is not None]
+        ended = [t for t in trials if t not in done]
+        line: Json = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 5}
+        rates, scores = [t["options"][_RATE] for t in done], [t["score"] for t in done]
+        drawn = axes.plot(rates, scores, linewidth=1.3, label=names[label], **line)
+        tips = [[_tip(names[label], trial) for trial in done]]
+        for trial in ended:
+            at, reached = trial["options"][_RATE], trial["score"]
+            cross: Json = {"color": colour, "marker": "x" if trial["state"] == "failed" else "+"}
+            where: Json = {} if reached is not None else {"transform": lower, "clip_on": False}
+            y = 0.02 if reached is None else reached
+            drawn.append(axes.scatter([at], [y], s=30, linewidths=1.2, **cross, **where))
+            tips.append([_tip(names[label], trial)])
+        chosen = [t for t in done if t["options"] == t["options"] | record["chosen"]][:1]
+        for trial in chosen:
+            spot = ([trial["options"][_RATE]], [trial["score"]])
+            ring: Json = {"s": 110, "facecolors": "none", "edgecolors": colour, "linewidths": 1.4}
+            drawn.append(axes.scatter(*spot, **ring))
+            tips.append([f"{_tip(names[label], trial)}, chosen"])
+        mark(label, drawn, tips=tips)
+    axes.margins(0.06, 0.12)
+    log_axis(axes)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
+    axes.set_xlabel("learning rate, logarithmic scale")
+    axes.set_ylabel(score)
+    axes.grid()
+    mono: Json = {"color": INK, "linestyle": "none"}
+    handles: list[Any] = [
+        Line2D([], [], marker="o", markersize=9, markerfacecolor="none", label="chosen", **mono),
+        Line2D([], [], marker="+", markersize=6, label="pruned", **mono),
+        Line2D([], [], marker="x", markersize=5, label="failed", **mono),
+    ]
+    axes.legend(handles=handles, loc="best")
+    method_legend(figure, {label: names[label] for label in records})
+    return figure
+
+
+def _tip(title: str, trial: Json) -> str:
+    reached = "no score" if trial["score"] is None else shown(trial["score"])
+    state = "" if trial["state"] == "complete" else f", {trial['state']}"
+    return f"{title}, learning rate {trial['options'][_RATE]:.2g}: {reached}{state}"
