@@ -98,6 +98,7 @@ def _task(name: str, title: str) -> Json:
             "classes_missing": {"selection": [], "test": []},
         },
         "pretraining": {},
+        "tuning": {},
         "methods": methods,
         **judge(predictions, "full", 0.01, SEEDS, 400),
         "winner": {"method": "full", "seed": 2},

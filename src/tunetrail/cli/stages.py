@@ -87,8 +87,48 @@ def prepare(
 
 
 @app.command(rich_help_panel=_STAGES)
+def tune(
+    context: typer.Context,
+    label: Annotated[str, typer.Argument(help="Label under methods.")],
+    budget: Annotated[str, typer.Argument(help="Label under tuning.trials.")],
+    base_model: Path,
+    data: Path,
+    task: Annotated[Path, typer.Argument(help="Folder of the frozen task.")],
+    out: Path,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Choose a method's options by trials on the selection set.
+
+    Example: tunetrail tune lora full models/base data/prepared/movie/{fit,tapt} out/
+    """
+    from tunetrail.errors import unknown
+    from tunetrail.params import read_params
+    from tunetrail.stages.tune import tune as stage
+
+    wanted = read_params(params)
+    if label not in wanted.methods:
+        raise unknown("method", label, wanted.methods, str(params))
+    if budget not in wanted.tuning.trials:
+        raise unknown("budget", budget, wanted.tuning.trials, f"{params}: tuning.trials")
+
+    def work(progress: Progress) -> None:
+        stage(wanted, params, label, budget, base_model, data, task, out, _logged(progress))
+
+    _with_progress(context, f"{label}, trials", work)
+
+
+#: dvc.yaml puts what is tuned into commands: nothing else would tell DVC that it is no longer.
+TunedOption = Annotated[str, typer.Option(hidden=True)]
+
+
+@app.command(rich_help_panel=_STAGES)
 def resolve(
-    canonical: Path, base_model: Path, prepared: Path, out: Path, params: ParamsOption = PARAMS
+    canonical: Path,
+    base_model: Path,
+    prepared: Path,
+    out: Path,
+    tuned: TunedOption = "",
+    params: ParamsOption = PARAMS,
 ) -> None:
     """Freeze every run of a task to one JSON file."""
     from tunetrail.params import read_params
@@ -252,6 +292,7 @@ def compare(
     runs: Path,
     base_model: Path,
     out: Path,
+    tuned: TunedOption = "",
     params: ParamsOption = PARAMS,
 ) -> None:
     """Put all results into a table, JSON, plots and the report."""
