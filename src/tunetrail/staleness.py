@@ -112,7 +112,7 @@ def _tunes_anew(cell: Cell, unsettled: bool) -> bool:
         return True
     base, fit, task = map(Path, inputs)
     digest = study_digest(params, _PARAMS, label, budget, base, fit, task)
-    return digest != read_json(ledger)["study"]
+    return bool(read_json(ledger)["study"] != digest)
 
 
 def _retuned(cell: Cell, tuning: Cell, reasons: list[str]) -> Differences:

@@ -13,8 +13,8 @@ def register(comparison_file: Path, exported: Path, out: Path) -> None:
     """Write the receipt to ``out``.
 
     It lists every run of the comparison, every tuning and, for each task, the winner that select
-    chose, as the model version that should be registered. A winner without a passing certificate is listed under
-    ``refused`` with the reason instead.
+    chose, as the model version that should be registered. A winner without a passing certificate is
+    listed under ``refused`` with the reason instead.
     """
     comparison = read_json(comparison_file)
     planned: list[dict[str, Any]] = []
