@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.conftest import BIN, ROOT, new_project
+from tests.conftest import BIN, ROOT, Project, new_project
 from tests.test_params import write
 from tests.test_prepare_resolve import Case
 from tunetrail import methods
@@ -484,3 +485,48 @@ def test_trials_are_runs_in_mlflow_below_their_tuning(
         assert run.data.tags["state"] == trial["state"]
         assert float(run.data.params["learning_rate"]) == trial["options"]["learning_rate"]
         assert run.data.metrics["selection/accuracy"] == trial["score"]
+
+
+# The flow ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.pipeline
+def test_a_choice_reaches_exactly_the_runs_that_it_decides(
+    small_run: Project, tmp_path: Path
+) -> None:
+    project = small_run.copy(tmp_path / "project")
+    before = project.json("comparison/comparison.json")
+    assert before["tasks"]["own"]["tuning"] == {}
+    project.change(tuning={"trials": {"few": 3}})
+    first = project.run()
+    assert [n for n in first["executed"] if n.startswith("tune@")] == [
+        "tune@own-head-few", "tune@own-lora-few",
+    ]  # fmt: skip
+    task = project.json("comparison/comparison.json")["tasks"]["own"]
+    moved = set()
+    for label, method in task["methods"].items():
+        ledger = task["tuning"][label]["few"]
+        chosen = ledger["chosen"]["learning_rate"]
+        assert method["options"]["learning_rate"] == chosen
+        if chosen != ledger["trials"][0]["options"]["learning_rate"]:
+            moved.add(f"train@own-{label}-few-1")
+    assert moved, "no choice moved: nothing is shown by this test"
+    assert {n for n in first["executed"] if n.startswith("train@")} == moved
+    again = project.run()
+    assert again["executed"] == again["restored"] == []
+
+    # Only what the change decides is foreseen.
+    kept = project.params["methods"]
+    project.change(methods={**kept, "head": {"learning_rate": 0.02}})
+    planned = json.loads(project.command("tunetrail", "plan", "--json").stdout)
+    stale = {run["method"]: run["stale"] for run in planned["runs"]}
+    assert stale["lora"] == []
+    assert stale["head"] != []
+    project.change(methods=kept)
+
+    content = project.params
+    del content["tuning"]
+    (project.root / "params.yaml").write_text(yaml.safe_dump(content))
+    back = project.run()
+    assert moved <= set(back["restored"]), "the runs of before come from the run cache"
+    assert project.json("comparison/comparison.json")["tasks"] == before["tasks"]
