@@ -66,17 +66,18 @@ def expected(dag: Dag, execute: Execute) -> dict[str, list[str]]:
         elif cell.stage == "resolve" and not (own and unsettled):
             tunings = [dag.cells[a] for a in cell.upstream if dag.cells[a].stage == "tune"]
             found = _foresee(cell, execute, tunings) if own else {}
-            if unsettled:
-                found = _started(cell, [r for r in why[name] if r in _of(passed, _PRETRAINING)])
-            for tuning in tunings:
-                found |= _retuned(cell, tuning, passed.get(tuning.name, []))
+            for above in passed:
+                if dag.cells[above].stage in _PRETRAINING:
+                    found |= _started(cell, why[name])
+                else:
+                    found |= _retuned(cell, dag.cells[above], _told(above, passed[above]))
             foreseen[name] = found
     return why
 
 
-def _of(passed: dict[str, list[str]], stages: set[str]) -> list[str]:
-    """What cells of some stages passed on."""
-    return [r for name, some in passed.items() if name.partition("@")[0] in stages for r in some]
+def _told(name: str, reasons: list[str]) -> list[str]:
+    """What a cell passes on, as the cells below it say it."""
+    return [f"{name} was never executed" if reason == Dag.NEVER else reason for reason in reasons]
 
 
 def _passed_on(reasons: list[str], differences: Differences | None, below: Cell) -> list[str]:
@@ -123,9 +124,8 @@ def _retuned(cell: Cell, tuning: Cell, reasons: list[str]) -> Differences:
     params = read_params(_PARAMS)
     (out,) = cell.outputs
     places = {path: PurePosixPath(path).with_suffix("").parts for path in _frozen(Path(out))}
-    told = [f"{tuning.name} was never executed" if r == Dag.NEVER else r for r in reasons]
     return {
-        f"{out}/{path}": told
+        f"{out}/{path}": reasons
         for path, (method, *rest) in places.items()
         if method == label
         and params.tuning.decides((rest or [params.main_budget])[0], params.main_budget) == budget
