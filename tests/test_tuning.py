@@ -19,9 +19,9 @@ import yaml
 from tests.conftest import BIN, ROOT, Project, new_project
 from tests.test_params import write
 from tests.test_prepare_resolve import Case
-from tunetrail import methods
-from tunetrail.cli import main
-from tunetrail.dag import Dag
+from tunetrail import methods, staleness
+from tunetrail.cli import execute, main
+from tunetrail.dag import Cell, Dag
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, read_json, write_json
 from tunetrail.params import Params, method_of, read_params, search_space
@@ -442,6 +442,59 @@ def test_spaces_of_all_methods_hold_their_defaults(tmp_path: Path) -> None:
     for label in params.methods:
         space = search_space(params, label, tmp_path)
         assert space["learning_rate"].holds(method_of(params, label, tmp_path).learning_rate)
+
+
+# What is foreseen --------------------------------------------------------------------------------
+
+
+def tuning_cell(label: str) -> Cell:
+    out = f"prepared/tuned/{label}/full"
+    command = f"tunetrail tune {label} full base prepared/fit prepared/tapt {out}"
+    return Cell(f"tune@own-{label}-full", command, frozenset(), False, (), (out,))
+
+
+def test_only_trials_that_differ_are_foreseen_and_only_runs_that_they_decide(
+    project: Callable[..., Tuned],
+) -> None:
+    case = project(tuning={"trials": {"full": 2}})
+    text = case.path.read_text()
+    cells = {label: tuning_cell(label) for label in ("head", "lora")}
+    assert staleness._tunes_anew(cells["head"], False), "it was never tuned"
+    for label in cells:
+        case.ledger(label)
+    case.frozen()
+
+    def anew(before: str, after: str, unsettled: bool = False) -> list[str]:
+        assert before in text
+        case.path.write_text(text.replace(before, after))
+        return [label for label, cell in cells.items() if staleness._tunes_anew(cell, unsettled)]
+
+    assert anew("head: {}", "head: {}") == []
+    assert anew("head: {}", "head: {learning_rate: 0.02}") == ["head"]
+    assert anew("full: 2", "full: 3") == ["head", "lora"]
+    assert anew("batch_size: 16", "batch_size: 8") == ["head", "lora"]
+    # Neither starts from a checkpoint that may change.
+    assert anew("head: {}", "head: {}", unsettled=True) == []
+
+    command = "tunetrail resolve canonical base prepared plan --tuned '--full 2'"
+    plan = Cell("resolve@own", command, frozenset(), False, (), ("plan",))
+    assert staleness._retuned(plan, cells["head"], []) == {}
+    found = staleness._retuned(plan, cells["head"], ["why"])
+    runs = {f"head/{budget}/{seed}.json" for budget in ("full", "short") for seed in (1, 2, 3)}
+    assert found == {f"plan/{run}": ["why"] for run in runs | {"head.json"}}
+    # A budget with trials of its own does not follow the main one.
+    case.path.write_text(text.replace("full: 2", "full: 2\n    short: 2"))
+    found = staleness._retuned(plan, cells["head"], ["why"])
+    assert found.keys() == {f"plan/head/full/{seed}.json" for seed in (1, 2, 3)} | {
+        "plan/head.json"
+    }
+
+    # The plan is resolved with the choices that are there, and the options of a method that is new.
+    case.path.write_text(text.replace("head: {}", "head: {}\n  bitfit: {}"))
+    cells["bitfit"] = tuning_cell("bitfit")
+    found = staleness._foresee(plan, execute, list(cells.values()))
+    assert {path.split("/")[1].removesuffix(".json") for path in found} == {"bitfit"}
+    assert found["plan/bitfit/full/1.json"] == ["bitfit/full/1 is new"]
 
 
 # MLflow ------------------------------------------------------------------------------------------
