@@ -288,7 +288,7 @@ def test_every_method_gets_the_same_trials_and_the_plan_their_choice(
     assert "seconds" not in json.dumps(shown)
 
 
-def test_finished_trials_are_not_repeated_and_more_of_them_begin_alike(
+def test_finished_trials_are_not_repeated(
     project: Callable[..., Tuned],
 ) -> None:
     steps: list[tuple[int, int]] = []
