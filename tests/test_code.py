@@ -19,7 +19,7 @@ import yaml
 
 import tunetrail
 from tunetrail import code, methods
-from tunetrail.stages.resolve import training_code
+from tunetrail.stages.freezing import training_code
 
 ROOT = Path(__file__).parent.parent
 STAGES: dict[str, Any] = {

@@ -46,6 +46,7 @@ from tunetrail.stages.corpus import corpus
 from tunetrail.stages.ingest import ingest
 from tunetrail.stages.pretrain import pretrain
 from tunetrail.stages.resolve import resolve
+from tunetrail.stages.tune import tune
 from tunetrail.task import load_task, read_task
 from tunetrail.training.masking import Vocabulary, hide, read_text, read_vocabulary, set_aside
 
@@ -492,7 +493,7 @@ def test_every_start_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 class Started:
-    """A finished plan in a folder: full fine-tuning and LoRA, each from the base and from TAPT."""
+    """A finished, tuned plan in a folder: full fine-tuning and LoRA, also from TAPT."""
 
     def __init__(self, root: Path, rows: str = ROWS) -> None:
         how = {"budget": {"steps": 3}, "head_steps": 2, "training": {"batch_size": 8}}
@@ -503,7 +504,7 @@ class Started:
         self.case = Case(
             root, rows, methods=methods, baseline="lora", pretraining={"task": {"base": how}},
             base={"source": str(root), "max_length": 16},
-            seeds=[1, 2], budgets={"full": {"steps": 3}},
+            seeds=[1, 2], budgets={"full": {"steps": 3}}, tuning={"trials": {"full": 3}},
             numerics={"precision": "fp32", "threads": 1},
         )  # fmt: skip
         self.root = root
@@ -521,7 +522,14 @@ class Started:
         how = self.case.params.pretraining.task["base"]
         pretrain(how, FP32, text or self.data / "fit" / "train.parquet", self.base, self.tapt)
 
+    def tune(self) -> None:
+        for label in self.case.params.methods:
+            out = self.data / "tuned" / label / "full"
+            params, path, task = self.case.params, self.case.path, self.data / "tapt"
+            tune(params, path, label, "full", self.base, self.data / "fit", task, out)
+
     def train(self) -> None:
+        self.tune()
         canonical = self.root / "canonical"
         resolve(self.case.params, self.case.path, canonical, self.base, self.data, self.plan)
         for run in planned_runs(self.plan):
@@ -595,12 +603,12 @@ def test_a_plan_without_pretraining_has_the_runs_it_had(tmp_path: Path) -> None:
 # What is never seen ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", ["dapt", "tapt", "train", "cost", "select"])
+@pytest.mark.parametrize("stage", ["dapt", "tapt", "tune", "train", "cost", "select"])
 def test_no_stage_that_trains_or_chooses_is_given_test(stage: str) -> None:
     described = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
     described = described.get("do", described)
     prepared = [dep for dep in described["deps"] if dep.startswith("data/")]
-    allowed = ("/fit", "/fit/train.parquet", "data/corpus/${key}/text.parquet")
+    allowed = ("/fit", "/fit/train.parquet", "/tapt", "data/corpus/${key}/text.parquet")
     assert all(dep.endswith(allowed) for dep in prepared)
     given = [word for word in described["cmd"].split() if word.startswith("data/")]
     own = [out for out in described["outs"] if out.startswith("data/")]
@@ -616,8 +624,11 @@ def test_nothing_that_trains_or_chooses_can_open_test(started: Started) -> None:
     (started.data / "test").rename(started.root / "test")
     started.pretrain(alone)
     hidden.rename(started.data / "fit")
-    (started.root / "test").rename(started.data / "test")  # resolve records its digest
     canonical = started.root / "canonical"
+    canonical.rename(started.root / "elsewhere")
+    started.tune()
+    (started.root / "elsewhere").rename(canonical)
+    (started.root / "test").rename(started.data / "test")  # resolve records its digest
     case = started.case
     resolve(case.params, case.path, canonical, started.base, started.data, started.plan)
     shutil.rmtree(started.data / "test")
@@ -655,6 +666,14 @@ def test_test_labels_change_no_weight_and_no_choice(
             {
                 "labels": test["label"].tolist(),
                 "checkpoint": tree_digest(project.tapt),
+                "trials": {
+                    trial.name: read_json(trial)
+                    for trial in project.data.glob("tuned/*/full/trials/*.json")
+                },
+                "chosen": {
+                    label: read_json(project.data / "tuned" / label / "full/ledger.json")["chosen"]
+                    for label in project.case.params.methods
+                },
                 "weights": {
                     str(run.place): file_digest(
                         project.root / "runs" / run.place / "adapter.safetensors"
@@ -671,6 +690,7 @@ def test_test_labels_change_no_weight_and_no_choice(
         )
     before, after = found
     assert len(ids) > 10
+    assert len(before["trials"]) == 9
     assert [1 - label for label in before.pop("labels")] == after.pop("labels")
     assert before == after
 

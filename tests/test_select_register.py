@@ -214,6 +214,7 @@ class Trained:
                 }
                 for label, specs in self.specs.items()
             },
+            "tuning": {},
             "winner": {"method": winner, "seed": self.choice["seeds"][winner]},
             "primary": "accuracy",
             "main_budget": "full",

@@ -23,6 +23,7 @@ DURATIONS = STATE_DIR / "durations.json"
 _FIRST_GUESS = {
     "dapt": 120.0,
     "tapt": 60.0,
+    "tune": 100.0,
     "train": 20.0,
     "cost": 8.0,
     "export": 6.0,
@@ -119,6 +120,8 @@ def known_durations(root: Path, params: Params) -> dict[str, float]:
                 minutes = budget.minutes or 0.0
                 seconds = minutes * 60 or rows * float(train["tokens"]["mean"]) / rate
                 known |= {f"train@{task}-{method}-{label}-{seed}": seconds for seed in params.seeds}
+                trials = params.tuning.trials.get(label, 0)
+                known |= {f"tune@{task}-{method}-{label}": trials * seconds} if trials else {}
     return known
 
 

@@ -10,6 +10,10 @@ RESULT = "result.json"
 TEXT = "text.parquet"
 #: pretrain: what decided the checkpoint, and what it gained.
 PRETRAIN = "pretrain.json"
+#: tune: folder of a task's tuning, the ledger of a method and budget, and its trials.
+TUNED = "tuned"
+LEDGER = "ledger.json"
+TRIALS = "trials"
 #: train: loss and selection curves.
 HISTORY = "history.json"
 #: evaluate: scores, and every prediction.

@@ -18,6 +18,7 @@ from tunetrail.run import BASE, PRETRAINED, Budget, Pooling, Training
 from tunetrail.settings import Settings, parse, read_yaml
 from tunetrail.sources import read_source
 from tunetrail.task import TaskSpec, load_task
+from tunetrail.tuning import Space, Tuning, space_of
 from tunetrail.verdicts.looks import Looks
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
@@ -110,6 +111,9 @@ class Params(Settings):
     pretraining: Pretraining = Field(
         default=Pretraining(), description="checkpoints to start from (dvc.yaml has the default)"
     )
+    tuning: Tuning = Field(
+        default=Tuning(), description="trials that choose options (dvc.yaml has the default)"
+    )
     more_seeds: MoreSeeds = Field(
         default=MoreSeeds(), description="beyond `seeds` (dvc.yaml has the default)"
     )
@@ -168,6 +172,7 @@ def read_params(path: Path) -> Params:
         raise unknown("main_budget", params.main_budget, params.budgets, str(path))
     if params.baseline and params.baseline not in params.methods:
         raise unknown("baseline", params.baseline, params.methods, str(path))
+    _check_tuning(params, path)
     _check_more_seeds(params, path)
     return params
 
@@ -243,6 +248,50 @@ def start_of(params: Params, label: str, path: Path) -> str:
     if start not in known:
         raise unknown("start", str(start), known, f"{path}: methods.{label}")
     return str(start)
+
+
+def search_space(params: Params, label: str, path: Path) -> Space:
+    """Where tuning searches the options of ``label``.
+
+    Raises:
+        TuneTrailError: What ``tuning.search`` says of it does not fit the method.
+    """
+    return space_of(
+        method_name(params, label),
+        method_of(params, label, path),
+        params.tuning.search.get(label, {}),
+        params.tuning.factor,
+        f"{path}: tuning.search.{label}",
+    )
+
+
+def _check_tuning(params: Params, path: Path) -> None:
+    """Check what is tuned, and where every method is searched.
+
+    Raises:
+        TuneTrailError: The first thing that is wrong.
+    """
+    tuning = params.tuning
+    for label in tuning.trials:
+        if label not in params.budgets:
+            raise unknown("budget", label, params.budgets, f"{path}: tuning.trials")
+        if params.budgets[label].minutes is not None:
+            raise TuneTrailError(
+                f"{path}: tuning.trials.{label}: budgets.{label} is a number of minutes: its "
+                "trials could not be repeated, and the choice neither",
+                "tune with a budget of epochs or steps; the others take its choice",
+            )
+    for label in tuning.search:
+        if label not in params.methods:
+            raise unknown("method", label, params.methods, f"{path}: tuning.search")
+    if tuning.trials and tuning.seed in params.seeds:
+        raise TuneTrailError(
+            f"{path}: tuning.seed is {tuning.seed}, one of 'seeds': options would be chosen for a "
+            "seed that is then compared",
+            f"give tuning.seed another number than {', '.join(map(str, params.seeds))}",
+        )
+    for label in params.methods:
+        search_space(params, label, path)
 
 
 def _check_pretraining(params: Params, path: Path) -> None:

@@ -107,7 +107,9 @@ class Data(Settings):
     )
     metrics: tuple[str, ...]
     fit: str = Field(description="digest of the training and selection sets")
-    test: str = Field(description="digest of the test set; training never reads the set itself")
+    test: str | None = Field(
+        description="digest of the test set, which training never reads; none in trials of tuning"
+    )
 
 
 class MethodSpec(Settings):

@@ -15,13 +15,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tunetrail.dag import Cell, Dag
-from tunetrail.files import read_json
+from tunetrail.files import read_json, write_json
+from tunetrail.layout import LEDGER, TUNED
+from tunetrail.params import read_params, start_of
+from tunetrail.run import PRETRAINED
+from tunetrail.stages.tune import study_digest
 
 #: Runs a ``tunetrail`` command, given its arguments.
 Execute = Callable[[Sequence[str]], None]
 
 #: Stages whose outcome concerns only runs that start from a checkpoint, and their plan.
 _PRETRAINING = {"corpus", "dapt", "tapt"}
+
+_PARAMS = Path("params.yaml")
 
 #: What an output will hold: path → how it differs from what is there now.
 Differences = dict[str, list[str]]
@@ -42,6 +48,7 @@ def expected(dag: Dag, execute: Execute) -> dict[str, list[str]]:
         reasons = list(own)
         stale_above = [above for above in why if above in cell.upstream]
         stages_above = {dag.cells[above].stage for above in stale_above}
+        passed: dict[str, list[str]] = {}
         if reasons != [Dag.NEVER]:
             passed = {
                 above: _passed_on(why[above], foreseen.get(above), cell) for above in stale_above
@@ -51,11 +58,26 @@ def expected(dag: Dag, execute: Execute) -> dict[str, list[str]]:
         if not reasons:
             continue
         why[name] = list(dict.fromkeys(reasons))
-        if cell.stage == "resolve" and not stale_above and reasons != [Dag.NEVER]:
-            foreseen[name] = _foresee(cell, execute)
-        elif cell.stage == "resolve" and not own and stages_above <= _PRETRAINING:
-            foreseen[name] = _started(cell, why[name])
+        if reasons == [Dag.NEVER] or not stages_above <= _PRETRAINING | {"tune"}:
+            continue
+        unsettled = bool(stages_above & _PRETRAINING)
+        if cell.stage == "tune" and not _tunes_anew(cell, unsettled):
+            foreseen[name] = {}
+        elif cell.stage == "resolve" and not (own and unsettled):
+            tunings = [dag.cells[a] for a in cell.upstream if dag.cells[a].stage == "tune"]
+            found = _foresee(cell, execute, tunings) if own else {}
+            for above in passed:
+                if dag.cells[above].stage in _PRETRAINING:
+                    found |= _started(cell, why[name])
+                else:
+                    found |= _retuned(cell, dag.cells[above], _told(above, passed[above]))
+            foreseen[name] = found
     return why
+
+
+def _told(name: str, reasons: list[str]) -> list[str]:
+    """What a cell passes on, as the cells below it say it."""
+    return [f"{name} was never executed" if reason == Dag.NEVER else reason for reason in reasons]
 
 
 def _passed_on(reasons: list[str], differences: Differences | None, below: Cell) -> list[str]:
@@ -77,13 +99,61 @@ def _started(cell: Cell, reasons: list[str]) -> Differences:
     return {f"{out}/{path}": reasons for path, (_, spec) in frozen.items() if "start.name" in spec}
 
 
-def _foresee(cell: Cell, execute: Execute) -> Differences:
-    """Resolve a task's plan elsewhere, and compare it with the present one."""
+def _tunes_anew(cell: Cell, unsettled: bool) -> bool:
+    """Whether the trials of a tuning may differ from those that are there.
+
+    Args:
+        cell: The cell that tunes.
+        unsettled: Whether checkpoints will change that its method may start from.
+    """
+    label, budget, *inputs, out = shlex.split(cell.command)[2:]
+    params = read_params(_PARAMS)
+    ledger = Path(out) / LEDGER
+    if not ledger.is_file() or (unsettled and start_of(params, label, _PARAMS) != PRETRAINED):
+        return True
+    base, fit, task = map(Path, inputs)
+    digest = study_digest(params, _PARAMS, label, budget, base, fit, task)
+    return bool(read_json(ledger)["study"] != digest)
+
+
+def _retuned(cell: Cell, tuning: Cell, reasons: list[str]) -> Differences:
+    """The frozen runs whose options a tuning chooses, each for ``reasons``; none without them."""
+    if not reasons:
+        return {}
+    label, budget = shlex.split(tuning.command)[2:4]
+    params = read_params(_PARAMS)
+    (out,) = cell.outputs
+    places = {path: PurePosixPath(path).with_suffix("").parts for path in _frozen(Path(out))}
+    return {
+        f"{out}/{path}": reasons
+        for path, (method, *rest) in places.items()
+        if method == label
+        and params.tuning.decides((rest or [params.main_budget])[0], params.main_budget) == budget
+    }
+
+
+def _foresee(cell: Cell, execute: Execute, tunings: list[Cell]) -> Differences:
+    """Resolve a task's plan elsewhere, and compare it with the present one.
+
+    What was not tuned yet keeps its own options there.
+    """
     (out,) = cell.outputs
     with tempfile.TemporaryDirectory(prefix="tunetrail-") as scratch:
         target = Path(scratch) / "plan"
         arguments = shlex.split(cell.command)[1:]
-        execute([str(target) if argument == out else argument for argument in arguments])
+        moved = {out: str(target)}
+        prepared, shadow = Path(arguments[3]), Path(scratch) / "prepared"
+        if tunings:
+            moved[str(prepared)] = str(shadow)
+            shadow.mkdir()
+            for child in prepared.iterdir():
+                if child.name != TUNED:
+                    (shadow / child.name).symlink_to(child.absolute())
+        for tuning in tunings:
+            (ledger,) = (Path(path) / LEDGER for path in tuning.outputs)
+            chosen = read_json(ledger)["chosen"] if ledger.is_file() else {}
+            write_json(shadow / ledger.relative_to(prepared), {"chosen": chosen})
+        execute([moved.get(argument, argument) for argument in arguments])
         present, planned = _frozen(Path(out)), _frozen(target)
     code = {  # label → whether the code that trains it changed
         label: present[path][1].get("code") != spec.get("code")

@@ -95,8 +95,44 @@ def prepare(
 
 
 @app.command(rich_help_panel=_STAGES)
+def tune(
+    context: typer.Context,
+    label: Annotated[str, typer.Argument(help="Label under methods.")],
+    budget: Annotated[str, typer.Argument(help="Label under tuning.trials.")],
+    base_model: Path,
+    data: Path,
+    task: Annotated[Path, typer.Argument(help="Folder of the frozen task.")],
+    out: Path,
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Choose a method's options by trials on the selection set.
+
+    Example: tunetrail tune lora full models/base data/prepared/movie/{fit,tapt} out/
+    """
+    from tunetrail.errors import unknown
+    from tunetrail.params import read_params
+    from tunetrail.stages.tune import tune as stage
+
+    wanted = read_params(params)
+    if label not in wanted.methods:
+        raise unknown("method", label, wanted.methods, str(params))
+    if budget not in wanted.tuning.trials:
+        raise unknown("budget", budget, wanted.tuning.trials, f"{params}: tuning.trials")
+
+    def work(progress: Progress) -> None:
+        stage(wanted, params, label, budget, base_model, data, task, out, _logged(progress))
+
+    _with_progress(context, f"{label}, trials", work)
+
+
+@app.command(rich_help_panel=_STAGES)
 def resolve(
-    canonical: Path, base_model: Path, prepared: Path, out: Path, params: ParamsOption = PARAMS
+    canonical: Path,
+    base_model: Path,
+    prepared: Path,
+    out: Path,
+    tuned: OptionalPart = "",
+    params: ParamsOption = PARAMS,
 ) -> None:
     """Freeze every run of a task to one JSON file."""
     from tunetrail.params import read_params
@@ -274,6 +310,7 @@ def compare(
     runs: Path,
     base_model: Path,
     out: Path,
+    tuned: OptionalPart = "",
     more_seeds: OptionalPart = "",
     params: ParamsOption = PARAMS,
 ) -> None:

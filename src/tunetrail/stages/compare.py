@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tunetrail.layout import (
     CHOICE,
     COMPARISON,
     HISTORY,
+    LEDGER,
     MEANS,
     METRICS,
     PREDICTIONS,
@@ -25,6 +27,7 @@ from tunetrail.layout import (
     RESULT,
     SCORES,
     TABLE,
+    TUNED,
 )
 from tunetrail.modeling.base import checkpoint_folder
 from tunetrail.params import Params
@@ -135,6 +138,7 @@ def _task(
             "classes_missing": gate["classes_missing"],
         },
         "pretraining": _pretraining(name, planned, base),
+        "tuning": _tuning(data / "prepared" / name / TUNED, params),
         "methods": compared,
         **_judged(name, task, compared, choice["budget"], params, runs),
         "winner": {"method": choice["winner"], "seed": choice["seeds"][choice["winner"]]},
@@ -165,6 +169,19 @@ def _pretraining(
     return found
 
 
+def _tuning(tuned: Path, params: Params) -> dict[str, dict[str, Any]]:
+    """Method → budget → its ledger without times; empty where nothing is tuned."""
+    if not params.tuning.trials:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for label, budget in product(params.methods, params.tuning.trials):
+        ledger = read_json(tuned / label / budget / LEDGER)
+        for entry in (ledger, *ledger["trials"]):
+            del entry["seconds"]
+        found.setdefault(label, {})[budget] = ledger
+    return found
+
+
 def _shown(budget: Budget) -> dict[str, Any]:
     """The settings of a budget that are not their defaults."""
     return budget.model_dump(exclude_none=True, exclude_defaults=True)
@@ -173,7 +190,9 @@ def _shown(budget: Budget) -> dict[str, Any]:
 def _method(
     planned: list[PlannedRun], choice: dict[str, Any], runs: Path, task: str
 ) -> dict[str, Any]:
-    label, spec = planned[0].method, planned[0].spec
+    # Budgets may differ in options that were tuned: those of the main one are shown.
+    main = next(run for run in planned if run.budget == choice["budget"])
+    label, spec = main.method, main.spec
     kind = methods.method_class(spec.method.name)
     method = methods.resolve(spec.method.name, spec.method.options, "run")
     budgets: dict[str, dict[str, Any]] = {}

@@ -11,8 +11,9 @@ import pandas as pd
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import file_digest, read_json, replacing, write_json
 from tunetrail.kinds import Kind, kind_of
-from tunetrail.layout import CARD, DATA, RESULT
+from tunetrail.layout import CARD, DATA, RESULT, TASK
 from tunetrail.modeling.base import read_base
+from tunetrail.run import TAPT
 from tunetrail.splits import SETS, assign_sets, position
 from tunetrail.task import TaskSpec, read_task
 
@@ -25,13 +26,15 @@ def prepare(canonical: Path, validated: Path, base: Path, max_length: int, out: 
     """Write ``out/fit`` (train.parquet, selection.parquet) and ``out/test`` (test.parquet).
 
     The two are separate outputs: training is given the first and cannot open the second.
+    ``out/tapt/task.json`` is the frozen task, without data. The checkpoints that the task's text
+    gives come to lie beside it: a stage can depend on all of them, and on none.
 
     Args:
         canonical: What the ingest stage wrote.
         validated: What the validate stage wrote; its dropped rows are left out.
         base: What the base stage wrote.
         max_length: Tokens a text (or pair) is cut to.
-        out: Folder of the two outputs.
+        out: Folder of the outputs.
 
     Raises:
         TuneTrailError: Validation did not pass, a set is empty, train has one class only, or the
@@ -63,6 +66,7 @@ def prepare(canonical: Path, validated: Path, base: Path, max_length: int, out: 
                 found = kind.card(sets[name]["label"])
                 cards[name] = _card(tokens, found, max_length, target / f"{name}.parquet")
             write_json(target / CARD, {"task": task.name, "sets": cards})
+    write_json(out / TAPT / TASK, task.model_dump(mode="json"))
 
 
 def _limited(rows: pd.DataFrame, task: TaskSpec, name: str) -> pd.DataFrame:

@@ -12,12 +12,13 @@ from tunetrail.layout import CERTIFICATE
 def register(comparison_file: Path, exported: Path, out: Path) -> None:
     """Write the receipt to ``out``.
 
-    It lists every run of the comparison and, for each task, the winner that select chose, as the
-    model version that should be registered. A winner without a passing certificate is listed under
-    ``refused`` with the reason instead.
+    It lists every run of the comparison, every tuning and, for each task, the winner that select
+    chose, as the model version that should be registered. A winner without a passing certificate is
+    listed under ``refused`` with the reason instead.
     """
     comparison = read_json(comparison_file)
     planned: list[dict[str, Any]] = []
+    tuned: list[dict[str, Any]] = []
     models: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
     for task, content in comparison["tasks"].items():
@@ -34,6 +35,11 @@ def register(comparison_file: Path, exported: Path, out: Path) -> None:
                 for budget, result in method["budgets"].items()
                 for run in result["runs"]
             ]
+        tuned += [
+            {"task": task, "label": label, "budget": budget}
+            for label, budgets in content["tuning"].items()
+            for budget in budgets
+        ]
         label, seed = content["winner"]["method"], content["winner"]["seed"]
         certificate = read_json(exported / task / label / CERTIFICATE)
         entry = {
@@ -55,6 +61,7 @@ def register(comparison_file: Path, exported: Path, out: Path) -> None:
             "project": comparison["project"],
             "comparison": file_digest(comparison_file),
             "runs": planned,
+            "tuned": tuned,
             "models": models,
             "refused": refused,
         },

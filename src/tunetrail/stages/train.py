@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from tunetrail.training.checkpoint import forget
 from tunetrail.training.loop import fit
 from tunetrail.training.numerics import derived_seed
 from tunetrail.training.rows import Rows, read_rows
-from tunetrail.training.schedule import Progress, silent
+from tunetrail.training.schedule import Progress, Watch, silent, unwatched
 
 
 def train(
@@ -53,6 +54,37 @@ def train(
         TrainingDiverged: The loss is no longer finite.
     """
     spec = with_seed(read_run(run), seed)
+    model, history = trained(spec, base, data, out, progress)
+    with replacing(out) as folder:
+        save_adapter(model, folder, run=spec.digest, base=spec.base.digest)
+        write_json(folder / HISTORY, {"run": spec.digest, **history})
+    forget(spec.digest)
+
+
+def trained(
+    spec: RunSpec,
+    base: Path,
+    data: Path,
+    out: Path,
+    progress: Progress = silent,
+    watch: Watch = unwatched,
+) -> tuple[Classifier, dict[str, Any]]:
+    """The model of a run after its training, and the history of it; nothing is written.
+
+    Its checkpoint stays until it is forgotten.
+
+    Args:
+        spec: The run.
+        base: What the base stage wrote.
+        data: The ``fit`` output of the prepare stage.
+        out: Where results will be written; there must be room.
+        progress: See :data:`tunetrail.training.schedule.Progress`.
+        watch: See :data:`tunetrail.training.schedule.Watch`.
+
+    Raises:
+        TuneTrailError: Inputs that are not those of the run.
+        TrainingDiverged: The loss is no longer finite.
+    """
     weights = verified_start(spec, base)
     if tree_digest(data) != spec.data.fit:
         raise TuneTrailError(
@@ -67,12 +99,9 @@ def train(
     trained = sum(p.nbytes for p in model.trained().values())
     require_room(out, copies * trained + 1_000_000, "this training")
     selection = read_rows(data / "selection.parquet")
-    history = fit(model, spec, method.learning_rate, rows, selection, progress, method)
+    history = fit(model, spec, method.learning_rate, rows, selection, progress, method, watch)
     method.fold(model)
-    with replacing(out) as folder:
-        save_adapter(model, folder, run=spec.digest, base=spec.base.digest)
-        write_json(folder / HISTORY, {"run": spec.digest, **history})
-    forget(spec.digest)
+    return model, history
 
 
 def training_rows(spec: RunSpec, data: Path) -> Rows:

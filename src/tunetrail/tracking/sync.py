@@ -7,7 +7,6 @@ deleted and rebuilt at any time.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import warnings
@@ -24,7 +23,9 @@ from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, digest_of, file_digest, read_json, scratch
 from tunetrail.layout import CERTIFICATE, DATA, HISTORY, METRICS, MODEL, PREDICTIONS, SERVING
 from tunetrail.provenance import git_state, versions
-from tunetrail.run import PlannedRun, planned_run
+from tunetrail.run import planned_run
+from tunetrail.tracking import trials
+from tunetrail.tracking.parameters import parameters
 
 #: Tags that identify what is in MLflow already.
 RUN_TAG = "tunetrail.run"
@@ -44,6 +45,8 @@ def tracking_uri() -> str:
 
 def bring_up_to_date(receipt: Path) -> dict[str, Any]:
     """Create what is missing in MLflow: one run a run, a registered version a winner, its alias.
+
+    Trials of tuning are runs as well, nested below one for their method, task and budget.
 
     Args:
         receipt: What the register stage wrote. Results are read from the project it lies in.
@@ -74,20 +77,25 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
         for entry in wanted["runs"]:
             record = _record(root, entry, wanted["comparison"])
             verdict = _verdict_tags(entry.get("against"))
-            found = present.pop(entry["run"], None)
-            if found is not None and found.data.tags.get(CONTENT_TAG) == record["content"]:
+            difference = _difference(entry.get("against"))
+            found = _same(client, present, record)
+            if found is not None:
                 runs[entry["run"]] = found.info.run_id
-                _bring_verdict(client, found, verdict, _difference(entry.get("against")))
+                _bring_verdict(client, found, verdict, difference)
                 if found.info.status != "FINISHED":  # killed while it added a model to the run
                     client.set_terminated(found.info.run_id)
                 done["runs_present"] += 1
                 continue
-            if found is not None:  # a killed sync left half of it, or results have changed
-                client.delete_run(found.info.run_id)
             record["tags"] |= verdict
-            record["metrics"] |= _difference(entry.get("against"))
+            record["metrics"] |= difference
             runs[entry["run"]] = _create_run(client, experiment, record)
             done["runs_created"] += 1
+        for tuned in wanted["tuned"]:
+            whole, tried = trials.records(root, tuned)
+            parent = _bring(client, experiment, present, whole, done)
+            for record in tried:
+                record["tags"][trials.PARENT_TAG] = parent
+                _bring(client, experiment, present, record, done)
         for model in wanted["models"]:
             created = _register(client, experiment, root, model, runs[model["run"]])
             done["versions_created" if created else "versions_present"] += 1
@@ -135,13 +143,43 @@ def _create_database(path: Path) -> None:
         os.replace(folder / path.name, path)
 
 
-def _present_runs(client: Any, experiment: str) -> dict[str, Any]:
-    """Run digest → MLflow run."""
-    found: dict[str, Any] = {}
+def _same(client: Any, present: dict[tuple[str, str], Any], record: dict[str, Any]) -> Any:
+    """The MLflow run of a record, or None: then what was there of it is deleted."""
+    found = present.pop((record["tags"][RUN_TAG], record["tags"]["method"]), None)
+    if found is None or found.data.tags.get(CONTENT_TAG) == record["content"]:
+        return found
+    client.delete_run(found.info.run_id)  # a killed sync left half of it, or results have changed
+    return None
+
+
+def _bring(
+    client: Any,
+    experiment: str,
+    present: dict[tuple[str, str], Any],
+    record: dict[str, Any],
+    done: dict[str, Any],
+) -> str:
+    """Make sure that a tuning or a trial is there; its id."""
+    record["tags"][RUN_TAG] = record["run"]
+    found = _same(client, present, record)
+    if found is None:
+        done["runs_created"] += 1
+        return _create_run(client, experiment, record)
+    for key, value in record["tags"].items():  # a later tuning may have the trial, too
+        if found.data.tags.get(key) != value:
+            client.set_tag(found.info.run_id, key, value)
+    done["runs_present"] += 1
+    return str(found.info.run_id)
+
+
+def _present_runs(client: Any, experiment: str) -> dict[tuple[str, str], Any]:
+    """Run digest and label of the method → MLflow run."""
+    found: dict[tuple[str, str], Any] = {}
     token = None
     while True:
         page = client.search_runs([experiment], max_results=1000, page_token=token)
-        found |= {r.data.tags[RUN_TAG]: r for r in page if RUN_TAG in r.data.tags}
+        known = [(run, run.data.tags) for run in page if RUN_TAG in run.data.tags]
+        found |= {(tags[RUN_TAG], tags.get("method", "")): run for run, tags in known}
         token = page.token
         if not token:
             return found
@@ -163,7 +201,7 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
         for step, scores_ in history["selection"]
         for name, score in scores_.items()
     ]
-    params = _parameters(run)
+    params = parameters(run)
     deterministic = [params, points, scores]
     return {
         "name": f"{task}-{label}-{budget}-{seed}",
@@ -224,32 +262,13 @@ def _bring_verdict(
             client.delete_tag(run.info.run_id, key)
 
 
-def _parameters(run: PlannedRun) -> dict[str, str]:
-    """Flat parameters with shared names, so that MLflow's compare page lines them up."""
-    spec = run.spec
-    dumped = spec.model_dump(mode="json")
-    flat = {
-        "task": spec.data.task,
-        "method": run.method,
-        "budget": run.budget,
-        "seed": spec.seed,
-        "base_digest": spec.base.digest,
-        "start": spec.start_name,
-        **spec.method.options,
-        **{k: v for k, v in dumped["budget"].items() if v is not None},
-        **dumped["training"],
-        **dumped["numerics"],
-    }
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in flat.items()}
-
-
 def _create_run(client: Any, experiment: str, record: dict[str, Any]) -> str:
     from mlflow.entities import Metric, Param
 
     run = client.create_run(experiment, tags=record["tags"], run_name=record["name"])
     run_id: str = run.info.run_id
     now = run.info.start_time
-    last = record["points"][-1][1]
+    last = record["points"][-1][1] if record["points"] else 0
     metrics = [Metric(key, value, now, last) for key, value in record["metrics"].items()]
     metrics += [Metric(key, value, now, step) for key, step, value in record["points"]]
     params = [Param(key, value) for key, value in record["params"].items()]

@@ -22,7 +22,15 @@ from tunetrail.training.checkpoint import Checkpoints
 from tunetrail.training.numerics import derived_seed
 from tunetrail.training.predict import predict_logits, score
 from tunetrail.training.rows import Rows, training_batches
-from tunetrail.training.schedule import Length, Progress, build_optimizer, rate_factor, silent
+from tunetrail.training.schedule import (
+    Length,
+    Progress,
+    Watch,
+    build_optimizer,
+    rate_factor,
+    silent,
+    unwatched,
+)
 
 #: Where a run without a checkpoint starts.
 _START: dict[str, Any] = {
@@ -111,6 +119,7 @@ def fit(
     selection: Rows,
     progress: Progress = silent,
     method: Method | None = None,
+    watch: Watch = unwatched,
 ) -> dict[str, Any]:
     """Train ``model`` in place and return its history.
 
@@ -122,6 +131,7 @@ def fit(
         selection: Rows that are scored after every epoch; never the test set.
         progress: Called after steps, a few times a second at most.
         method: The method that is attached, for what it does during training.
+        watch: See :data:`tunetrail.training.schedule.Watch`.
 
     Returns:
         ``steps``, the loss curve (``loss``: step and mean loss), ``selection``: step and metrics
@@ -167,6 +177,8 @@ def fit(
             if method is not None and (seen := method.observe(model)):
                 observed.append([step, seen])
             finished = best.look(scores) or finished
+            if not finished:
+                watch(scores)
             model.train()
         if time.monotonic() - shown > 0.25 or finished:
             steps = step if finished else length.total(step)

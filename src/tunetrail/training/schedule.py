@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +15,17 @@ from tunetrail.run import Training
 Progress = Callable[[int, int, float], None]
 
 
+#: Called with the scores of the selection set so far (step and metrics), where training goes on
+#: after the last of them. What it raises ends the training.
+Watch = Callable[[list[Any]], None]
+
+
 def silent(step: int, steps: int, loss: float) -> None:
     """Progress that nobody watches."""
+
+
+def unwatched(scores: list[Any]) -> None:
+    """Scores that end nothing."""
 
 
 class Length:
