@@ -257,10 +257,8 @@ def show_results(console: Console, comparison: dict[str, Any]) -> None:
         sentence = text.verdict_sentence(content, comparison["baseline"], comparison["margin"])
         if sentence:
             console.print(text.wrapped(sentence, console.width, "  ") + "\n")
-    seeds = len(next(iter(content["methods"].values()))["runs"])
-    over = "1 seed" if seeds == 1 else f"{seeds} seeds"
     legend = (
-        f"Test scores over {over}. * chosen on the selection set. Methods with a letter in common "
-        "cannot be told apart."
+        f"Test scores over {text.seeds(comparison)}. * chosen on the selection set. Methods with a "
+        "letter in common cannot be told apart."
     )
     console.print(text.wrapped(legend, console.width) + "\n")

@@ -71,18 +71,18 @@ def render(
         comparison["project"],
         body,
         subtitle=text.summary_sentence(comparison),
-        note=_subject(comparison, provenance),
+        note=_subject(comparison),
         navigation=fill("navigation.html.j2", tasks=tasks),
         script=SCRIPT.read_text(encoding="utf-8"),
     )
 
 
-def _subject(comparison: Json, provenance: Json) -> str:
+def _subject(comparison: Json) -> str:
     tasks, base = comparison["tasks"], comparison["base"]
     methods = {label for task in tasks.values() for label in task["methods"]}
     return (
         f"{text.plural(len(methods), 'fine-tuning method')} compared on "
-        f"{text.plural(len(tasks), 'task')} with {text.plural(len(provenance['seeds']), 'seed')} "
+        f"{text.plural(len(tasks), 'task')} with {text.seeds(comparison)} "
         f"each, from one base model: {base['architecture']}, {base['layers']} layers of width "
         f"{base['hidden_size']}."
     )

@@ -13,9 +13,9 @@ ABSENT = "\N{EN DASH}"
 #: What a reader of verdicts has to know.
 EXPLAINED = (
     "Differences are paired, over seeds and test rows, with the interval that decides: it covers "
-    "with 95%, or more where several comparisons share the allowed error (Holm). Win, lose: it "
-    "excludes zero; tie: it lies within the margin; open: neither. Methods that share a letter "
-    "cannot be told apart."
+    "with 95%, or more where several comparisons (Holm), or looks after further seeds, share the "
+    "allowed error. Win, lose: it excludes zero; tie: it lies within the margin; open: neither. "
+    "Methods that share a letter cannot be told apart."
 )
 #: And of the views over all tasks.
 ACROSS = (
@@ -145,6 +145,14 @@ def needs(record: Json) -> str:
     wanted = [plural(seeds, "more seed")] if seeds else []
     wanted += [plural(_about(rows), "more test row")] if rows else []
     return f"about {' and '.join(wanted)}"
+
+
+def seeds(comparison: Json) -> str:
+    """How many seeds methods have, ``3 seeds``; ``3 to 5 seeds`` where some got further ones."""
+    tasks = comparison["tasks"].values()
+    counts = {len(method["runs"]) for task in tasks for method in task["methods"].values()}
+    fewest = f"{min(counts)} to " if len(counts) > 1 else ""
+    return fewest + plural(max(counts), "seed")
 
 
 def short_needs(record: Json) -> str:
