@@ -1,0 +1,1 @@
+"""Experiments of published papers as comparisons that are run one after the other, and judged."""
