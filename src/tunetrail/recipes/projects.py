@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TextIO
 
 from tunetrail.dag import CODE, PIPELINE, allow_missing_git, link_code
 from tunetrail.errors import TuneTrailError
@@ -25,8 +26,7 @@ def sources(params: Params, path: Path) -> list[Path]:
     """Every source that the parameters name, each once."""
     named = [params.base.source]
     named += [task_of(params, name, path).source for name in params.tasks]
-    for domain in params.pretraining.domain.values():
-        named += [domain.text / name for name in domain.files] if domain.files else [domain.text]
+    named += [domain.text for domain in params.pretraining.domain.values()]
     return list(dict.fromkeys(named))
 
 
@@ -94,8 +94,8 @@ def write_project(folder: Path, params: Path, data: Path | None) -> None:
     link_code(folder)
 
 
-def run_flow(folder: Path, workers: int = 0) -> None:
-    """Execute what is stale in the project; its output goes where this process's goes.
+def run_flow(folder: Path, workers: int, out: TextIO) -> None:
+    """Execute what is stale in the project; what the flow prints goes to ``out``.
 
     Raises:
         TuneTrailError: The flow is not installed, or some stage failed (the flow has said why).
@@ -107,7 +107,7 @@ def run_flow(folder: Path, workers: int = 0) -> None:
         )
     command = [sys.executable, "-P", "-m", _FLOW]
     command += ["--workers", str(workers)] if workers else []
-    code = subprocess.run(command, cwd=folder, check=False).returncode
+    code = subprocess.run(command, cwd=folder, stdout=out, check=False).returncode
     if code:
         raise TuneTrailError(
             f"the comparison in '{folder}' is not finished (exit code {code}, the reason is above)",
