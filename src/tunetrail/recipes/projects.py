@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
@@ -107,12 +110,31 @@ def run_flow(folder: Path, workers: int, out: TextIO) -> None:
         )
     command = [sys.executable, "-P", "-m", _FLOW]
     command += ["--workers", str(workers)] if workers else []
-    code = subprocess.run(command, cwd=folder, stdout=out, check=False).returncode
+    with subprocess.Popen(command, cwd=folder, stdout=out) as flow, _left_to(flow):
+        code = flow.wait()
     if code:
         raise TuneTrailError(
             f"the comparison in '{folder}' is not finished (exit code {code}, the reason is above)",
             "repeat the command: what is done is kept",
         )
+
+
+@contextmanager
+def _left_to(flow: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Let the flow end in order when this process is told to stop, as it does by itself.
+
+    A terminal sends its interrupt to both, so that one is not passed on.
+    """
+    handlers = {
+        signal.SIGINT: lambda number, frame: None,
+        signal.SIGTERM: lambda number, frame: flow.send_signal(number),
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _link(link: Path, target: Path) -> None:
