@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tunetrail.code import code_digest
+from tunetrail.files import digest_of, read_json
 from tunetrail.recipes import Scale
 from tunetrail.recipes.observed import Observed
 from tunetrail.recipes.projects import check_data, run_flow, write_project
 from tunetrail.recipes.recipe import plan_files, plans_of, read_recipe, runs_of
-from tunetrail.recipes.results import judge, write_results
+from tunetrail.recipes.results import CLAIMS, judge, write_results
 
 #: Folder of what a recipe found, beside those of its comparisons.
 RESULTS = "results"
@@ -53,6 +55,16 @@ def run(
         write_project(folder / label, files[label], data)
         run_flow(folder / label, workers, out)
     found = {label: Observed(label, folder / label) for label in recipe.comparisons}
-    judged = judge(recipe, name, scale, found)
+    inputs = digest_of(
+        {
+            "recipe": recipe.model_dump(mode="json"),
+            "comparisons": {label: observed.content for label, observed in found.items()},
+            "code": code_digest(__name__),
+        }
+    )
+    claims = folder / RESULTS / CLAIMS
+    if claims.is_file() and (before := read_json(claims))["inputs"] == inputs:
+        return dict(before)
+    judged = judge(recipe, name, scale, found) | {"inputs": inputs}
     write_results(judged, found, folder / RESULTS)
     return judged
