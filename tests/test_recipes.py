@@ -14,6 +14,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from tests.conftest import Project
 from tunetrail.cli import main
 from tunetrail.dag import CODE
 from tunetrail.errors import TuneTrailError
@@ -22,9 +23,9 @@ from tunetrail.recipes import rules
 from tunetrail.recipes.claims import Claim
 from tunetrail.recipes.observed import Observed
 from tunetrail.recipes.projects import check_data, sources, write_project
-from tunetrail.recipes.recipe import RECIPES, plan_files, read_recipe, recipe_names
-from tunetrail.recipes.results import page
-from tunetrail.recipes.vocabulary import overlaps
+from tunetrail.recipes.recipe import RECIPES, Recipe, plan_files, read_recipe, recipe_names
+from tunetrail.recipes.results import judge, page, write_results
+from tunetrail.recipes.vocabulary import overlaps, training_texts
 from tunetrail.verdicts.difference import Difference, paired_difference
 
 PLANS = sorted(RECIPES.glob("*/*/*.yaml"))
@@ -370,3 +371,31 @@ def test_claims_are_shown_with_their_numbers(tmp_path: Path) -> None:
 def test_unknown_kind_of_claim_is_refused() -> None:
     with pytest.raises(ValueError, match="kind"):
         claim(NOT_WORSE | {"kind": "best"})
+
+
+@pytest.mark.pipeline
+def test_claims_read_a_finished_comparison_as_its_own_verdicts_do(
+    first_run: tuple[Project, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = first_run[0].root
+    found = {"c": Observed("c", folder)}
+    part = {"kind": "not_worse", "method": "head", "than": "lora"}
+    declared = {"title": "T", "paper": "P", "comparisons": {"c": "x"}}
+    recipe = Recipe.model_validate(declared | {"claims": {"one": {"says": "x", "parts": [part]}}})
+    judged = judge(recipe, "id", "laptop", found)
+    cells = judged["claims"]["one"]["parts"][0]["cells"]
+    assert [cell["task"] for cell in cells] == ["movie", "own"]
+    for cell in cells:  # one comparison a task, so that Holm's first level is 95 %
+        verdict = found["c"].tasks[cell["task"]]["verdicts"]["head"]
+        for key in ("difference", "low", "high"):
+            assert cell[key] == pytest.approx(verdict[key])
+    write_results(judged, found, tmp_path / "results")
+    shown = (tmp_path / "results" / "results.md").read_text()
+    for figure in ("one-0.svg", "c-movie.svg", "c-own.svg"):
+        assert f"]({figure})" in shown
+        assert "<svg" in (tmp_path / "results" / figure).read_text()
+    train = training_texts(folder / "data/canonical/own")
+    prepared = pd.read_parquet(folder / "data/prepared/own/test/test.parquet")
+    frame = pd.read_parquet(folder / "data/canonical/own/data.parquet").set_index("id")
+    assert train
+    assert not set(frame.loc[prepared["id"], "text"]) & set(train)
