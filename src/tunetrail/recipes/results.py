@@ -61,6 +61,7 @@ def page(judged: dict[str, Any], drawn: Mapping[str, str]) -> str:
     for label, comparison in judged["comparisons"].items():
         for task, about in comparison["tasks"].items():
             parts += [f"### {about['title']} ({label})", aligned(*_task_table(about))]
+            parts += _losses(about)
             parts += _picture(drawn, f"{label}-{task}", about["title"])
     return "\n\n".join(parts) + "\n"
 
@@ -141,7 +142,16 @@ def _task_table(about: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         + [text.spread(method["budgets"][budget]) for budget in budgets]
         for method in about["methods"].values()
     ]
+    rows.append(["*constant answer*", "", *(text.score(about["constant"]) for _ in budgets)])
     return [f"{about['metric']}, test rows {about['rows']['test']}", "trainable", *budgets], rows
+
+
+def _losses(about: dict[str, Any]) -> list[str]:
+    losses = [
+        f"{start} {text.score(loss['before'], 2)} → {text.score(loss['after'], 2)}"
+        for start, loss in about["pretraining"].items()
+    ]
+    return [f"Masked-LM loss on held-out text: {', '.join(losses)}."] if losses else []
 
 
 def _scores(observed: Observed) -> dict[str, Any]:
