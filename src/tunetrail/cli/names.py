@@ -17,6 +17,12 @@ def built_in_tasks(incomplete: str) -> list[str]:
     return _stems("tasks/*.yaml", incomplete)
 
 
+def recipes(incomplete: str) -> list[str]:
+    """Recipes that come with TuneTrail."""
+    found = sorted(path.parent.name for path in _PACKAGE.glob("template/recipes/*/recipe.yaml"))
+    return [name for name in found if name.startswith(incomplete)]
+
+
 def planned_tasks(incomplete: str) -> list[str]:
     """Tasks of the project's params.yaml."""
     import yaml

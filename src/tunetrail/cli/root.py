@@ -66,6 +66,8 @@ Examples:
 
   tunetrail methods lora          options and defaults of a method
 
+  tunetrail recipe list           experiments of papers, ready to run
+
   tunetrail verify                are all results as they were recorded?
 """)
 )

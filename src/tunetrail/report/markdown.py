@@ -21,7 +21,7 @@ def markdown_table(comparison: Json, costs: Json) -> str:
             text.chosen_sentence(name, task),
             text.verdict_sentence(task, baseline, comparison["margin"]),
         ]
-        paragraphs = [f"## {task['title']}", _aligned(header, rows), *filter(None, sentences)]
+        paragraphs = [f"## {task['title']}", aligned(header, rows), *filter(None, sentences)]
         parts += paragraphs
     if any(task["verdicts"] for task in comparison["tasks"].values()):
         parts.append(f"{text.EXPLAINED} The margin is {comparison['margin']:g}.")
@@ -33,7 +33,7 @@ def markdown_table(comparison: Json, costs: Json) -> str:
 def _across(comparison: Json) -> str:
     """The views over all tasks, a row a method, by interquartile mean."""
     header = ["method", "interquartile mean", "mean rank", "probability of improvement"]
-    return _aligned(header, [[name, *cells] for _, name, cells in text.across_rows(comparison)])
+    return aligned(header, [[name, *cells] for _, name, cells in text.across_rows(comparison)])
 
 
 def _cells(task: Json, costs: Json, baseline: str) -> tuple[list[str], list[list[str]]]:
@@ -73,7 +73,7 @@ def _verdict(record: Json | None) -> list[str]:
     return [text.difference(record), record["outcome"]]
 
 
-def _aligned(header: list[str], rows: list[list[str]]) -> str:
+def aligned(header: list[str], rows: list[list[str]]) -> str:
     """A GitHub table: the first column to the left, the others to the right."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]

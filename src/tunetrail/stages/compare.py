@@ -234,7 +234,6 @@ def _judged(
     runs: Path,
 ) -> dict[str, Any]:
     """Verdicts, pairs and letters of a task, from every prediction of its main budget."""
-    metric, classes = metrics.find(task.primary_metric), len(task.labels)
     rows = 0
 
     def values(label: str, seed: int) -> np.ndarray:
@@ -242,14 +241,7 @@ def _judged(
         place = runs / "evaluate" / name / label / budget / str(seed)
         found = pd.read_parquet(place / PREDICTIONS)
         rows = len(found)
-        if task.primary_metric in found:  # it scores every example by itself
-            scores: np.ndarray = found[task.primary_metric].to_numpy(dtype=float)
-            return scores
-        return row_values(
-            lambda labels, predictions: metric.score(labels, predictions, classes),
-            found["label"].to_numpy(),
-            found["prediction"].to_numpy(),
-        )
+        return row_scores(found, task.primary_metric, len(task.labels))
 
     means = {label: m["summary"][task.primary_metric]["mean"] for label, m in compared.items()}
     order = sorted(compared, key=lambda label: -means[label])
@@ -258,6 +250,25 @@ def _judged(
         for label in order
     }
     return judge(of_rows, params.baseline, params.margin, rows, params.looks)
+
+
+def row_scores(predictions: pd.DataFrame, metric: str, classes: int) -> np.ndarray:
+    """Values of a run's test rows (or blocks of them) whose mean is its score, shape ``(rows,)``.
+
+    Args:
+        predictions: What the evaluate stage wrote of it.
+        metric: The task's primary metric.
+        classes: Number of classes; 0 where none are predicted.
+    """
+    if metric in predictions:  # it scores every example by itself
+        scores: np.ndarray = predictions[metric].to_numpy(dtype=float)
+        return scores
+    scorer = metrics.find(metric)
+    return row_values(
+        lambda labels, predicted: scorer.score(labels, predicted, classes),
+        predictions["label"].to_numpy(),
+        predictions["prediction"].to_numpy(),
+    )
 
 
 def across_tasks(comparison: dict[str, Any]) -> dict[str, Any]:
