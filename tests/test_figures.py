@@ -20,6 +20,7 @@ from tunetrail.report.across import profile_plot
 from tunetrail.report.budgets import budget_axes, budget_plot
 from tunetrail.report.learning_rates import learning_rate_plot
 from tunetrail.report.output import inline_svg
+from tunetrail.report.plots import score_plot
 from tunetrail.stages.compare import _means
 from tunetrail.verdicts.costs import COSTS, costs_of
 
@@ -293,3 +294,15 @@ def test_dvc_shows_scores_and_figures(tmp_path: Path) -> None:
     expected = whole["tasks"]["movie"]["methods"]["lora-r2"]["summary"]["accuracy"]["mean"]
     assert by_name["movie, LoRA (lora-r2)"] == expected
     assert len(by_name) == len(finished.TASKS) * len(finished.METHODS)
+
+
+@pytest.mark.parametrize(("lowest", "floor"), [(0.4, -0.02), (-0.1, -1.02)])
+def test_axes_of_scores_end_where_scores_do(lowest: float, floor: float) -> None:
+    task = movie()
+    for method in task["methods"].values():
+        for result in method["budgets"].values():
+            result["summary"]["accuracy"] |= {"low": -3.0, "high": 4.0}
+            result["runs"][0]["test"]["accuracy"] = lowest
+    (axis, *_) = budget_axes(task["budgets"], task["main_budget"])
+    assert budget_plot(task, axis).axes[0].get_ylim() == (floor, 1.02)
+    assert score_plot(task).axes[0].get_xlim() == (floor, 1.02)

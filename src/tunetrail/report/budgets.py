@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunetrail.report.canvas import mark, method_legend, rings_beside, seed_tips, start, styled
+from tunetrail.report.canvas import (
+    cut_at_scores,
+    mark,
+    method_legend,
+    rings_beside,
+    seed_tips,
+    start,
+    styled,
+)
 from tunetrail.report.style import styles
 from tunetrail.report.text import Json, interval, spread, titles
 from tunetrail.report.text import score as shown
@@ -154,6 +162,7 @@ def budget_plot(task: Json, axis: Axis) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel(axis.title + (", logarithmic scale" if axis.logarithmic else ""))
     axes.set_ylabel(score)
+    cut_at_scores(axes, "y", task)
     axes.grid()
     method_legend(figure, names)
     return figure

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 from tunetrail.report.style import INK, METHOD, SETTINGS, Style
-from tunetrail.report.text import short_count
+from tunetrail.report.text import Json, short_count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,6 +168,24 @@ def method_legend(figure: Any, names: dict[str, str]) -> None:
         return
     for label, *entry in zip(names, legend.get_lines(), legend.get_texts(), strict=True):
         mark(label, entry, "legend")
+
+
+def cut_at_scores(axes: Any, axis: Literal["x", "y"], task: Json) -> None:
+    """End an axis where scores do: at 1, and at 0 unless some are negative.
+
+    The t interval of two or three seeds may reach far beyond, and would leave no room for means.
+
+    Args:
+        axes: The axes, with all scores drawn.
+        axis: The one that scores are on.
+        task: The task that they are of.
+    """
+    metric = task["primary"]
+    results = (r for m in task["methods"].values() for r in m["budgets"].values())
+    lowest = min(run["test"][metric] for result in results for run in result["runs"])
+    low, high = axes.get_xlim() if axis == "x" else axes.get_ylim()
+    ends = max(low, -1.02 if lowest < 0 else -0.02), min(high, 1.02)
+    axes.set(**{f"{axis}lim": ends})
 
 
 def counted(axis: Any) -> None:

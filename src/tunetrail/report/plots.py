@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunetrail.report.canvas import (
+    cut_at_scores,
     key,
     mark,
     method_legend,
@@ -45,6 +46,7 @@ def score_plot(task: Json) -> Figure:
         row(axes, place, label, look[label], whole, told, found, tips)
     axes.axvline(task["majority"][metric], color=INK, linestyle="--", linewidth=1)
     name_rows(axes, order, names, bold=task["winner"]["method"])
+    cut_at_scores(axes, "x", task)
     axes.set_xlabel(score)
     constant = Line2D([], [], color=INK, linestyle="--", linewidth=1, label=task["majority_title"])
     handles = key("mean, 95% interval", constant)

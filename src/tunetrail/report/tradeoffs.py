@@ -10,6 +10,7 @@ from tunetrail.report.canvas import (
     ASIDE,
     MEAN,
     counted,
+    cut_at_scores,
     log_axis,
     mark,
     rings_beside,
@@ -168,6 +169,7 @@ def tradeoff_plot(task: Json, costs: Json, cost: str, comparison: Json) -> Figur
         log_axis(axes)
     else:
         axes.set_xlim(0, 1.09 * max(at for at, _ in means))
+    cut_at_scores(axes, "y", task)
     counted(axes.xaxis)
     axes.grid()
     axes.set_xlabel(SHOWN[cost].axis + (", logarithmic scale" if logarithmic else ""))
