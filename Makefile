@@ -56,8 +56,8 @@ $(READY): requirements.lock pyproject.toml
 
 # torch comes by plain pip like the rest, so that whatever wheel the machine offers is taken.
 install:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "error: Python 3.11 or later is needed; set PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' \
+	  || { echo "error: Python 3.11.4 or later is needed; set PYTHON=/path/to/python3.11"; exit 2; }
 	@echo "Installing the environment into .venv: a few minutes, once."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install $(PIP) -r requirements.lock

@@ -19,7 +19,6 @@ from tunetrail.settings import Settings, parse, read_yaml
 from tunetrail.sources import read_source
 from tunetrail.task import TaskSpec, load_task
 from tunetrail.tuning import Space, Tuning, space_of
-from tunetrail.verdicts.looks import Looks
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 
@@ -118,11 +117,6 @@ class Params(Settings):
         default=MoreSeeds(), description="beyond `seeds` (dvc.yaml has the default)"
     )
     limits: Limits = Limits()  # no stage reads it, so DVC needs not know it
-
-    @property
-    def looks(self) -> Looks | None:
-        """At how many numbers of seeds verdicts are looked at; None where at one."""
-        return Looks(len(self.seeds), self.more_seeds.most) if self.more_seeds.most else None
 
     @field_validator("project")
     @classmethod

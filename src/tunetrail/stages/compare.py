@@ -40,6 +40,7 @@ from tunetrail.training.rows import read_rows
 from tunetrail.verdicts import across
 from tunetrail.verdicts.influence import row_values
 from tunetrail.verdicts.judge import judge
+from tunetrail.verdicts.looks import Looks
 from tunetrail.verdicts.scores import summarise
 
 
@@ -249,7 +250,9 @@ def _judged(
         label: {run["seed"]: values(label, run["seed"]) for run in compared[label]["runs"]}
         for label in order
     }
-    return judge(of_rows, params.baseline, params.margin, rows, params.looks)
+    most = params.more_seeds.most
+    looks = Looks(len(params.seeds), most) if most else None
+    return judge(of_rows, params.baseline, params.margin, rows, looks)
 
 
 def row_scores(predictions: pd.DataFrame, metric: str, classes: int) -> np.ndarray:
