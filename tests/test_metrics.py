@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from tests.tiny import make_rows
 from tunetrail import metrics
 from tunetrail.errors import TuneTrailError
+from tunetrail.files import read_json, write_json
+from tunetrail.kinds.classes import Classes
 
 
 def score(name: str, labels: list[int], predictions: list[int], classes: int = 2) -> float:
@@ -101,3 +106,12 @@ def test_unknown_metric_names_the_nearest() -> None:
         metrics.find("acuracy")
     assert "unknown metric 'acuracy'" in caught.value.problem
     assert "did you mean 'accuracy'?" in caught.value.fix
+
+
+def test_constant_answer_is_the_largest_class_whatever_the_order_in_its_card(
+    tmp_path: Path,
+) -> None:
+    kind = Classes(("unequal", "equal"))
+    write_json(tmp_path / "card.json", kind.card(pd.Series([0, 0, 0, 1])))
+    found = kind.constant(read_json(tmp_path / "card.json"), make_rows(5))
+    assert found.tolist() == [0] * 5

@@ -288,6 +288,8 @@ def finished(
     task = {"primary": "accuracy", "labels": ["a", "b"], "methods": methods}
     task |= {"budgets": {budget: {} for budget in right}, "main_budget": next(iter(right))}
     content = {"margin": 0.02, "tasks": {"t": task}}
+    plan = {"tasks": {"t": {}}, "methods": methods, "budgets": task["budgets"]}
+    (folder / "params.yaml").write_text(yaml.safe_dump(plan))
     (folder / "comparison").mkdir(parents=True)
     (folder / "comparison/comparison.json").write_text(json.dumps(content))
     return {name: Observed(name, folder)}

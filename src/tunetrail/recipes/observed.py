@@ -11,6 +11,7 @@ import pandas as pd
 
 from tunetrail.files import read_json
 from tunetrail.layout import COMPARISON, PREDICTIONS
+from tunetrail.settings import read_yaml
 from tunetrail.stages.compare import row_scores
 from tunetrail.verdicts.difference import Difference, paired_difference
 
@@ -28,7 +29,15 @@ class Observed:
         self.folder = folder
         self.content: dict[str, Any] = read_json(folder / "comparison" / COMPARISON)
         self.margin: float = self.content["margin"]
-        self.tasks: dict[str, Any] = self.content["tasks"]
+        plan = read_yaml(folder / "params.yaml")  # its order; JSON's is the alphabet's
+        self.tasks: dict[str, Any] = {
+            name: self.content["tasks"][name]
+            | {
+                key: {label: self.content["tasks"][name][key][label] for label in plan[key]}
+                for key in ("methods", "budgets")
+            }
+            for name in plan["tasks"]
+        }
         self._values = lru_cache(maxsize=None)(self._read)
 
     def has(self, *methods: str) -> bool:

@@ -171,9 +171,9 @@ def _scores(observed: Observed) -> dict[str, Any]:
                     "title": method["title"] if method["name"] != "full" else _full(method),
                     "trainable_parameters": observed.parameters(task, label),
                     "budgets": {
-                        budget: entry["summary"][metric]
+                        budget: method["budgets"][budget]["summary"][metric]
                         | {"seeds": observed.scores(task, label, budget)}
-                        for budget, entry in method["budgets"].items()
+                        for budget in about["budgets"]
                     },
                 }
                 for label, method in about["methods"].items()
