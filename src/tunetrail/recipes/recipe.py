@@ -26,7 +26,7 @@ class Recipe(Settings):
         min_length=1, description="name → what it is, in the order to run them"
     )
     minutes: dict[Scale, int] = Field(
-        default_factory=dict, description="what it took on two cores, where it was measured"
+        default_factory=dict, description="about what it takes on two idle cores"
     )
     claims: dict[str, Claim] = Field(min_length=1)
 
