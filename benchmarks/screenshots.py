@@ -60,7 +60,6 @@ PARTS: dict[str, tuple[Any, Any, Any, str]] = {
     "top": (top, _DESK, "light", "report.png"),
     "figures": (figures, _DESK, "dark", "report-dark.png"),
     "phone": (phone, _PHONE, "dark", "report-phone.png"),
-    "curves": (figures, _DESK, "light", "report-curves.png"),
 }
 
 

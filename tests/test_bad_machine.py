@@ -496,7 +496,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
         project.change(budgets={"few": {"steps": 5}})
         filler = fill(disk, 600_000)
         done = project.command(sys.executable, "-m", "pipelines.compare")
-        told = done.stdout + done.stderr
+        told = " ".join((done.stdout + done.stderr).split())  # lines are as wide as the terminal
         assert done.returncode in (1, 2), told
         # Either in the middle of a stage, or before a training that needs more.
         assert re.search(rf"'{re.escape(str(project.root))}\S*' has [\d.]+ MB left", told), told
