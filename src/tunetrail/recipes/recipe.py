@@ -25,8 +25,8 @@ class Recipe(Settings):
     comparisons: dict[str, str] = Field(
         min_length=1, description="name → what it is, in the order to run them"
     )
-    minutes: dict[Scale, int] = Field(
-        default_factory=dict, description="about what it takes on two idle cores"
+    cpu_minutes: dict[Scale, int] = Field(
+        default_factory=dict, description="CPU time that it took, where it was measured"
     )
     claims: dict[str, Claim] = Field(min_length=1)
 
