@@ -42,14 +42,20 @@ class Looks(NamedTuple):
         """
         if self.last <= max(self.first, 2):
             return 1.0
-        parts = np.arange(1, comparisons + 1)
-        smallest = _smallest_p(max(self.first, 2), self.last)
-        most = float((parts * np.quantile(smallest, error / parts)).min()) / error
+        most = _most(max(self.first, 2), self.last, comparisons, error)
         return most * _weight(seeds, self.last)
 
 
 def _weight(seeds: int, last: int) -> float:
     return float((seeds / last) ** _POWER)
+
+
+@lru_cache
+def _most(first: int, last: int, comparisons: int, error: float) -> float:
+    """The share of a look at as many seeds as ``last``."""
+    parts = np.arange(1, comparisons + 1)
+    smallest = _smallest_p(first, last)
+    return float((parts * np.quantile(smallest, error / parts)).min()) / error
 
 
 @lru_cache
