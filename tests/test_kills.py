@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,17 +98,25 @@ def test_a_model_without_a_version_that_a_killed_sync_left_is_removed(
     assert {r.info.status for r in client.search_runs([experiment])} == {"FINISHED"}
 
 
-def test_a_stage_ends_with_the_dvc_that_started_it(small: Project) -> None:
+@pytest.mark.parametrize("shell", ["bash", "dash"])  # the second stays between DVC and the stage
+def test_a_stage_ends_with_the_dvc_that_started_it(small: Project, shell: str) -> None:
     small.change(budgets={"few": {"steps": 100_000}}, methods={"head": {}}, baseline="head")
+    path = shutil.which(shell)
+    if path is None:
+        pytest.skip(f"{shell} is not installed")
     repro = subprocess.Popen(
-        [BIN / "dvc", "repro"], cwd=small.root, env=small.environment(), stdout=subprocess.DEVNULL
+        [BIN / "dvc", "repro"],
+        cwd=small.root,
+        env=small.environment(SHELL=path),
+        stdout=subprocess.DEVNULL,
     )
 
     def training() -> list[Path]:
         found = []
         for process in processes(small):
             with contextlib.suppress(OSError):
-                if b"tunetrail\0train" in (process / "cmdline").read_bytes():
+                started = b"tunetrail\0train" in (process / "cmdline").read_bytes()
+                if started and len(os.listdir(process / "task")) > 1:  # its watch as well
                     found.append(process)
         return found
 

@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code (2 for bad input, without a traceback)."""
     if "DVC_STAGE" in os.environ:
-        _end_with_parent()
+        _end_with_dvc()
     given = list(sys.argv[1:] if arguments is None else arguments)
     from tunetrail.errors import TuneTrailError
     from tunetrail.machine import machine_errors
@@ -59,41 +60,56 @@ def execute(arguments: Sequence[str], progress: Any = None) -> None:
         app(args=list(arguments), standalone_mode=False, obj=progress)
 
 
-def _end_with_parent() -> None:
+def _end_with_dvc() -> None:
     """End this process when the ``dvc repro`` that started it is gone.
 
     DVC leaves the command of a stage running when it is killed; the repeated one would write beside
     it.
     """
-    parent = os.getppid()
-    if not _started_by_living_dvc(parent):  # the parent is whoever adopts orphans
+    import psutil  # DVC itself needs it
+
+    line = _line_to_dvc()
+    if not line:
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def whole() -> bool:
+        try:
+            return all(psutil.Process(one).ppid() == above for one, above in pairwise(line))
+        except psutil.NoSuchProcess:
+            return False
+
     def watch() -> None:
-        while os.getppid() == parent:
+        while whole():
             time.sleep(0.3)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _started_by_living_dvc(parent: int) -> bool:
-    """Whether the DVC that wrote itself down as this stage's writer is an ancestor of this process.
+def _line_to_dvc() -> list[int]:
+    """This process, its parent and so on, up to the DVC that wrote itself down as the writer.
 
-    A shell may stand between the two. Where DVC's notes cannot be read nothing is concluded.
+    A shell may stand between the two, and outlive DVC. Empty where no ancestor is that DVC: whoever
+    adopts orphans is the parent then. Where DVC's notes cannot be read nothing is concluded, and
+    the parent counts.
     """
     import json
     from pathlib import Path
 
-    import psutil  # DVC itself needs it
+    import psutil
 
+    parent = os.getppid()
     try:
         notes = json.loads(Path(os.environ["DVC_ROOT"], ".dvc", "tmp", "rwlock").read_text())
         owners = {writer["pid"] for writer in notes["write"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return True
+        owners = set()
+    line = [os.getpid(), parent]
+    if not owners:
+        return line
     try:
-        line = {parent, *(process.pid for process in psutil.Process(parent).parents())}
+        line += [process.pid for process in psutil.Process(parent).parents()]
     except psutil.NoSuchProcess:
-        return False
-    return not owners or bool(line & owners)
+        return []
+    dvc = next((place for place, process in enumerate(line) if process in owners), -1)
+    return line[: dvc + 1]
