@@ -39,10 +39,11 @@ from tunetrail.dag import Cell, Dag, project_root, stale_cells
 from tunetrail.errors import TuneTrailError
 from tunetrail.estimate import Estimator, known_durations, remember
 from tunetrail.files import STATE_DIR, read_json
+from tunetrail.layout import REPORT
 from tunetrail.machine import from_machine, machine_errors
 from tunetrail.params import Params, check_sources, read_params
 from tunetrail.report import text
-from tunetrail.report.failures import clear_failures, write_failures
+from tunetrail.report.failures import FINISHED, clear_failures, write_failures
 from tunetrail.stages.more_seeds import give_more_seeds
 
 _COMPARISON = Path("comparison")
@@ -331,6 +332,7 @@ def _run(workers: int, as_json: bool, console: Console) -> int:
                 _show_failures(outcome, console)
                 page = write_failures(STATE_DIR, params.project, outcome.failed, outcome.blocked)
                 console.print(f"Failures    {page.absolute()}")
+                _compare_finished(outcome, params, console)
             else:
                 clear_failures(STATE_DIR)
                 result |= _finish(console, params)
@@ -400,6 +402,19 @@ def _finish(console: Console, params: Params) -> dict[str, Any]:
         why = f"NOT registered: {refused['name']}: {refused['reason']}"
         console.print(text.wrapped(why, console.width, "  "), style="red")
     return done
+
+
+def _compare_finished(outcome: Outcome, params: Params, console: Console) -> None:
+    """Compare what is finished, where something else failed."""
+    from tunetrail.stages.compare import compare_finished
+
+    if "compare" in outcome.failed:
+        return
+    plan, data, runs, base = map(Path, ("plan", "data", "runs", "models/base"))
+    out = STATE_DIR / FINISHED
+    with contextlib.suppress(OSError):  # a full disk, which is among the reasons shown
+        if compare_finished(params, outcome.failed, outcome.blocked, plan, data, runs, base, out):
+            console.print(f"Finished    {(out / REPORT).absolute()}")
 
 
 def _show_failures(outcome: Outcome, console: Console) -> None:

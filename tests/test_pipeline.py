@@ -273,9 +273,15 @@ def test_a_failing_run_is_reported_and_the_others_finish(project: Project) -> No
         assert failure["stage"] in page.read_text()
         assert (page.parent / failure["log"]).is_file()
     assert "compare" in known["blocked"]
+    finished = project.root / ".tunetrail" / "finished"
+    assert f"Finished    {finished / 'report.html'}" in done.stdout
+    compared = project.json(".tunetrail/finished/comparison.json")
+    assert list(compared["tasks"]["movie"]["methods"]) == ["bitfit", "head"]
+    assert "the loss became" in (finished / "report.html").read_text()
     project.change(methods={"head": {}, "lora": {}, "bitfit": {}})
     outcome = project.run()
     assert not list(page.parent.glob("failures.*")), "what succeeded takes the page away"
+    assert not finished.exists()
     assert stages(outcome["executed"])["train"] == 0, "what was done is not done again"
 
 

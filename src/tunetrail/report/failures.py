@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -15,6 +16,8 @@ from tunetrail.report.text import Json
 
 PAGE = "failures.html"
 RECORD = "failures.json"
+#: Folder of the comparison of what was finished all the same.
+FINISHED = "finished"
 
 
 def failures_page(project: str, failures: Sequence[Json], blocked: Sequence[str]) -> str:
@@ -59,6 +62,7 @@ def write_failures(
 
 
 def clear_failures(folder: Path) -> None:
-    """Remove what ``write_failures`` wrote, if it did."""
+    """Remove what ``write_failures`` wrote, if it did, and the comparison of what was finished."""
     for name in (PAGE, RECORD):
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / FINISHED, ignore_errors=True)

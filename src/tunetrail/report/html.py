@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tunetrail.report import details, facts, text
@@ -21,6 +22,7 @@ def render(
     certificates: Json,
     provenance: Json,
     figures: dict[str, list[Json]],
+    failures: Sequence[Json] = (),
 ) -> str:
     """The whole report, a self-contained document.
 
@@ -31,6 +33,7 @@ def render(
         certificates: ONNX certificates by task and label; either may lack an entry.
         provenance: Commit, versions, machine and settings of the comparison.
         figures: What ``figures.inline`` returned; tasks may be missing.
+        failures: ``stage`` and ``reason`` of what failed, where only a part could be compared.
     """
     baseline = comparison["baseline"]
     tasks = [
@@ -56,6 +59,7 @@ def render(
     body = fill(
         "report.html.j2",
         tasks=tasks,
+        failures=failures,
         shape=shape,
         methods=_methods(comparison),
         explained=f"{text.EXPLAINED} The margin is {comparison['margin']:g}.",

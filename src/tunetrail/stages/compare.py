@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,12 @@ from tunetrail.layout import (
     TUNED,
 )
 from tunetrail.modeling.base import checkpoint_folder
-from tunetrail.params import Params
+from tunetrail.params import MoreSeeds, Params
 from tunetrail.provenance import provenance
 from tunetrail.report import figures, html, markdown, text
 from tunetrail.run import PRETRAINED, Budget, PlannedRun, planned_runs, representatives
 from tunetrail.splits import SETS
+from tunetrail.stages.select import choose, main_budget
 from tunetrail.task import TaskSpec, read_task
 from tunetrail.training.rows import read_rows
 from tunetrail.verdicts import across
@@ -59,23 +61,96 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
         base: What the base stage wrote.
         out: Folder to write.
     """
-    comparison: dict[str, Any] = {
-        "project": params.project,
-        "base": read_json(base / "card.json"),
-        "baseline": params.baseline,
-        "margin": params.margin,
-        "tasks": {name: _task(name, params, plan, data, runs, base) for name in params.tasks},
-    }
-    comparison["across"] = across_tasks(comparison)
-    costs = {
-        task: {label: read_json(runs / "cost" / task / f"{label}.json") for label in params.methods}
-        for task in params.tasks
-    }
+    choices = {task: read_json(runs / "select" / task / CHOICE) for task in params.tasks}
     certificates = {
         task: {
             label: read_json(runs / "export" / task / label / CERTIFICATE)
             for label in params.methods
         }
+        for task in params.tasks
+    }
+    _write(params, plan, data, runs, base, out, choices, certificates)
+
+
+def compare_finished(
+    params: Params,
+    failed: Mapping[str, str],
+    waiting: Collection[str],
+    plan: Path,
+    data: Path,
+    runs: Path,
+    base: Path,
+    out: Path,
+) -> bool:
+    """Compare the methods of which every run is finished, where others failed.
+
+    What is exported may be of an earlier plan, so there are no certificates; seeds beyond the
+    declared ones are left out.
+
+    Args:
+        params: All that is to be compared.
+        failed: Stage of the pipeline → why it failed. The report says it.
+        waiting: Stages that could not run because of those.
+        plan: As of :func:`compare`, and so are ``data``, ``runs``, ``base`` and ``out``.
+
+    Returns:
+        Whether there was anything to compare.
+    """
+    missing = {*failed, *waiting}
+
+    def finished(task: str, label: str) -> bool:
+        needed = {f"cost@{task}-{label}"} | {
+            f"{stage}@{task}-{label}-{budget}-{seed}"
+            for stage in ("train", "evaluate")
+            for budget, seed in product(params.budgets, params.seeds)
+        }
+        return not needed & missing
+
+    tasks = [t for t in params.tasks if any(finished(t, label) for label in params.methods)]
+    labels = [label for label in params.methods if all(finished(t, label) for t in tasks)]
+    if not tasks or not labels:
+        return False
+    part = params.model_copy(
+        update={
+            "tasks": {name: params.tasks[name] for name in tasks},
+            "methods": {label: params.methods[label] for label in labels},
+            "baseline": params.baseline if params.baseline in labels else "",
+            "more_seeds": MoreSeeds(),
+        }
+    )
+    choices = {
+        task: choose(_planned(part, task, plan), main_budget(plan / task), runs / "train" / task)[0]
+        for task in tasks
+    }
+    failures = [{"stage": stage, "reason": reason} for stage, reason in failed.items()]
+    _write(part, plan, data, runs, base, out, choices, {}, failures)
+    return True
+
+
+def _write(
+    params: Params,
+    plan: Path,
+    data: Path,
+    runs: Path,
+    base: Path,
+    out: Path,
+    choices: Mapping[str, dict[str, Any]],
+    certificates: dict[str, Any],
+    failures: Sequence[dict[str, str]] = (),
+) -> None:
+    comparison: dict[str, Any] = {
+        "project": params.project,
+        "base": read_json(base / "card.json"),
+        "baseline": params.baseline,
+        "margin": params.margin,
+        "tasks": {
+            name: _task(name, params, plan, data, runs, base, choices[name])
+            for name in params.tasks
+        },
+    }
+    comparison["across"] = across_tasks(comparison)
+    costs = {
+        task: {label: read_json(runs / "cost" / task / f"{label}.json") for label in params.methods}
         for task in params.tasks
     }
     histories = {task: _histories(comparison["tasks"][task], task, runs) for task in params.tasks}
@@ -93,12 +168,18 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
         figures.write(pictures, folder / "plots", folder / "png")
         write_text(folder / TABLE, markdown.markdown_table(comparison, costs))
         shown = figures.inline(pictures)
-        report = html.render(comparison, costs, certificates, made_with, shown)
+        report = html.render(comparison, costs, certificates, made_with, shown, failures)
         write_text(folder / REPORT, report)
 
 
 def _task(
-    name: str, params: Params, plan: Path, data: Path, runs: Path, base: Path
+    name: str,
+    params: Params,
+    plan: Path,
+    data: Path,
+    runs: Path,
+    base: Path,
+    choice: dict[str, Any],
 ) -> dict[str, Any]:
     task = read_task(data / "canonical" / name)
     kind = kind_of(task)
@@ -108,9 +189,8 @@ def _task(
         **read_json(data / "prepared" / name / "fit" / CARD)["sets"],
         **read_json(data / "prepared" / name / "test" / CARD)["sets"],
     }
-    choice = read_json(runs / "select" / name / CHOICE)
     planned: dict[str, list[PlannedRun]] = {label: [] for label in params.methods}
-    for run in [*planned_runs(plan / name), *_added(params, name, plan)]:
+    for run in [*_planned(params, name, plan), *_added(params, name, plan)]:
         planned[run.method].append(run)
     compared = {label: _method(planned[label], choice, runs, name) for label in params.methods}
     return {
@@ -144,6 +224,11 @@ def _task(
         **_judged(name, task, compared, choice["budget"], params, runs),
         "winner": {"method": choice["winner"], "seed": choice["seeds"][choice["winner"]]},
     }
+
+
+def _planned(params: Params, task: str, plan: Path) -> list[PlannedRun]:
+    """The runs of the methods that are compared."""
+    return [run for run in planned_runs(plan / task) if run.method in params.methods]
 
 
 def _added(params: Params, task: str, plan: Path) -> list[PlannedRun]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json, replacing, write_json
 from tunetrail.layout import CHOICE, HISTORY, RUN
-from tunetrail.run import planned_runs, representatives, write_run
+from tunetrail.run import PlannedRun, planned_runs, representatives, write_run
 
 
 def select(plan: Path, trained: Path, out: Path) -> None:
@@ -23,40 +24,58 @@ def select(plan: Path, trained: Path, out: Path) -> None:
         out: ``METHOD/run.json`` and ``METHOD/adapter``, and ``choice.json``: every candidate's
             selection score, the chosen seed of each method and the winning method.
     """
-    runs: dict[str, list[dict[str, Any]]] = {}
+    choice, chosen = choose(planned_runs(plan), main_budget(plan), trained)
+    with replacing(out) as folder:
+        for run in chosen:
+            shutil.copytree(trained / run.place, folder / run.method / "adapter")
+            write_run(folder / run.method / RUN, run)
+        write_json(folder / CHOICE, choice)
+
+
+def main_budget(plan: Path) -> str:
+    """The budget that a task's choice is made with."""
+    return next(iter(representatives(plan).values())).budget
+
+
+def choose(
+    runs: Sequence[PlannedRun], budget: str, trained: Path
+) -> tuple[dict[str, Any], list[PlannedRun]]:
+    """What ``choice.json`` says, and the chosen run of each method.
+
+    Args:
+        runs: Planned runs of one task, all of them trained.
+        budget: The main budget.
+        trained: The task's folder of trained runs.
+
+    Raises:
+        TuneTrailError: What was trained is not what is planned.
+    """
+    candidates: dict[str, list[dict[str, Any]]] = {}
     metric = ""
-    budget = next(iter(representatives(plan).values())).budget
-    candidates = {r.spec.digest: r for r in planned_runs(plan) if r.budget == budget}
-    for digest, run in candidates.items():
+    by_digest = {run.spec.digest: run for run in runs if run.budget == budget}
+    for digest, run in by_digest.items():
         history = read_json(trained / run.place / HISTORY)
         if history["run"] != digest:
             raise TuneTrailError(
                 f"{trained / run.place} is not the planned run", "run the train stage again"
             )
         metric = run.spec.data.metrics[0]
-        runs.setdefault(run.method, []).append(
+        candidates.setdefault(run.method, []).append(
             {"run": digest, "seed": run.seed, "selection": history["kept"][1]}
         )
-    with replacing(out) as folder:
-        chosen: dict[str, int] = {}
-        for label, entries in runs.items():
-            # Ties go to the lowest seed, so that the choice is the same everywhere.
-            best = max(entries, key=lambda c: (c["selection"][metric], -c["seed"]))
-            chosen[label] = best["seed"]
-            run = candidates[best["run"]]
-            shutil.copytree(trained / run.place, folder / label / "adapter")
-            write_run(folder / label / RUN, run)
-        winner = max(runs, key=lambda label: _mean(runs[label], metric))
-        write_json(
-            folder / CHOICE,
-            {
-                "metric": metric,
-                "budget": budget,
-                "runs": runs,
-                "seeds": chosen,
-                "winner": winner,
-            },
-        )
+    # Ties go to the lowest seed, so that the choice is the same everywhere.
+    best = {
+        label: max(entries, key=lambda c: (c["selection"][metric], -c["seed"]))
+        for label, entries in candidates.items()
+    }
+    choice = {
+        "metric": metric,
+        "budget": budget,
+        "runs": candidates,
+        "seeds": {label: entry["seed"] for label, entry in best.items()},
+        "winner": max(candidates, key=lambda label: _mean(candidates[label], metric)),
+    }
+    return choice, [by_digest[entry["run"]] for entry in best.values()]
 
 
 def _mean(candidates: list[dict[str, Any]], metric: str) -> float:
