@@ -70,7 +70,7 @@ def _cells(task: Json, costs: Json, baseline: str) -> tuple[list[str], list[list
 def _verdict(record: Json | None) -> list[str]:
     if record is None:
         return [ABSENT, "baseline"]
-    return [text.difference(record), record["outcome"]]
+    return [text.difference(record), text.outcome(record)]
 
 
 def aligned(header: list[str], rows: list[list[str]]) -> str:
