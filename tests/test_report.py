@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import itertools
 import json
 import re
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from rich.console import Console
 
+from pipelines.progress import show_results
 from tests import finished
 from tests.conftest import Project
 from tunetrail.report import details, facts, html, style, text
@@ -417,6 +420,30 @@ def test_a_pair_of_one_seed_has_no_p_value() -> None:
     assert text.p_value({"p": None}) == text.ABSENT
     assert [text.p_value({"p": p}) for p in (0.0009, 0.0125, 1.0)] == ["<0.001", "0.013", "1.000"]
     assert [text.level({"level": level}) for level in (0.95, 0.9875)] == ["95%", "98.75%"]
+
+
+def test_every_tuned_option_on_an_edge_is_told_beside_the_verdicts() -> None:
+    whole = finished.comparison()
+    task = whole["tasks"]["movie"]
+    ledger = task["tuning"]["lora"]["full"]
+    ledger["range"]["rank"], ledger["chosen"]["rank"] = [16, 4, 8], 4
+    ledger["edge"] = {"rank": "low"}
+    task["tuning"]["head"]["half"] = task["tuning"]["head"]["full"]
+    started = "On the edge of its range, so a wider one may hold a higher score: "
+    of_head = "head only, learning_rate 0.01 (high end of [0.0001, 0.01])"
+    of_half = of_head.replace("])", "] with budget half)")
+    expected = f"{started}LoRA, rank 4 (low end of [4, 16]); {of_head}; {of_half}."
+    assert text.edge_sentence(task) == expected
+    assert text.edge_sentence(task, "half") == f"{started}{of_head}."
+    assert expected in markdown_table(whole, {}).splitlines()
+    shown = parse(html.render(whole, {}, {}, finished.made_with(), {}))
+    assert expected in [e.words for e in shown.all("p")]
+    out = io.StringIO()
+    show_results(Console(file=out, width=80), whole)
+    assert expected in " ".join(out.getvalue().split())
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    task["tuning"] = {}
+    assert text.edge_sentence(task) == ""
 
 
 def test_without_a_baseline_there_is_no_verdict_but_a_group() -> None:

@@ -41,6 +41,7 @@ def render(
             "verdicts": text.verdict_sentence(task, baseline, comparison["margin"]),
             "board": leaderboard(task, costs.get(name, {}), baseline),
             "figures": figures.get(name, []),
+            "edges": text.edge_sentence(task),
             "pairs": details.pairs_table(task, baseline),
             "costs": details.costs_table(
                 task, costs.get(name, {}), certificates.get(name, {}), baseline

@@ -20,6 +20,7 @@ def markdown_table(comparison: Json, costs: Json) -> str:
         sentences = [
             text.chosen_sentence(name, task),
             text.verdict_sentence(task, baseline, comparison["margin"]),
+            text.edge_sentence(task),
         ]
         paragraphs = [f"## {task['title']}", aligned(header, rows), *filter(None, sentences)]
         parts += paragraphs

@@ -223,6 +223,29 @@ def verdict_sentence(task: Json, baseline: str, margin: float) -> str:
     return f"Against {names[baseline]}: {'; '.join(found)}."
 
 
+def edge_sentence(task: Json, budget: str = "") -> str:
+    """Which optima of tuning are on the edge of what was searched; empty where none is.
+
+    Args:
+        task: One task of the comparison.
+        budget: The only one to look at, or empty; others than the main one are named then.
+    """
+    names = titles(task)
+    found = [
+        f"{names[label]}, {option} {ledger['chosen'][option]:g} ({end} end of "
+        f"[{min(ledger['range'][option]):g}, {max(ledger['range'][option]):g}]"
+        + (")" if where in (budget, task["main_budget"]) else f" with budget {where})")
+        for label, ledgers in task["tuning"].items()
+        for where, ledger in ledgers.items()
+        if budget in ("", where)
+        for option, end in ledger["edge"].items()
+    ]
+    if not found:
+        return ""
+    edge = "On the edge of its range, so a wider one may hold a higher score"
+    return f"{edge}: {'; '.join(found)}."
+
+
 def chosen_sentence(name: str, task: Json) -> str:
     """What was chosen on the selection set, with its test score and interval."""
     label, metric = task["winner"]["method"], task["primary"]
