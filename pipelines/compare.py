@@ -264,7 +264,7 @@ def _rows() -> list[dict[str, Any]]:
 def _verdict(record: dict[str, Any] | None) -> dict[str, Any]:
     if record is None:
         return {"difference": "", "verdict": ""}
-    return {"difference": text.difference(record), "verdict": record["outcome"]}
+    return {"difference": text.difference(record), "verdict": text.outcome(record)}
 
 
 def main() -> int:

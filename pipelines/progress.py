@@ -254,8 +254,11 @@ def show_results(console: Console, comparison: dict[str, Any]) -> None:
                 content["letters"][label],
             )
         console.print(table)
-        sentence = text.verdict_sentence(content, comparison["baseline"], comparison["margin"])
-        if sentence:
+        sentences = [
+            text.verdict_sentence(content, comparison["baseline"], comparison["margin"]),
+            text.edge_sentence(content),
+        ]
+        for sentence in filter(None, sentences):
             console.print(text.wrapped(sentence, console.width, "  ") + "\n")
     legend = (
         f"Test scores over {text.seeds(comparison)}. * chosen on the selection set. Methods with a "

@@ -245,9 +245,10 @@ def test_trials_that_ended_early_are_told_from_complete_ones() -> None:
         "LoRA, learning rate 0.003: 0.740",
         "LoRA, learning rate 0.01: no score, failed",
     ]
-    assert learning_rates.in_words(task, records) == (
+    assert learning_rates.in_words(task, "full", records) == (
         "LoRA: 5 trials (1 pruned, 1 failed), 0.001 chosen. head only: 5 trials (1 pruned), 0.01 "
-        "chosen, the high end of its range [0.0001, 0.01]: a wider range may hold a higher score."
+        "chosen. On the edge of its range, so a wider one may hold a higher score: head only, "
+        "learning_rate 0.01 (high end of [0.0001, 0.01])."
     )
 
 

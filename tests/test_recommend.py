@@ -12,6 +12,7 @@ from tests import finished
 from tests.conftest import ROOT
 from tunetrail.cli import execute, main
 from tunetrail.files import write_json
+from tunetrail.report import text
 from tunetrail.verdicts.costs import known_pairs
 from tunetrail.verdicts.recommend import Pair, Recommendation, recommend
 
@@ -161,6 +162,26 @@ def test_pairs_are_known_in_both_directions(folder: Path) -> None:
     assert ("lora", "full") not in known_pairs(task, "full", 0.01)
 
 
+def test_all_pairs_on_request(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    execute(["pairs", "movie", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    task = finished.comparison()["tasks"]["movie"]
+    assert list(found) == ["movie"]
+    assert found["movie"]["pairs"][4:] == task["pairs"]
+    against = [label for label in task["letters"] if label != "full"]
+    assert found["movie"]["pairs"][:4] == [
+        {"of": [label, "full"], **task["verdicts"][label]} for label in against
+    ]
+    execute(["pairs"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "movie, accuracy first second difference interval p verdict" in shown
+    assert " lora head +0.060 [+0.033, +0.087] <0.001 win " in shown
+    assert " head full −0.080 [−0.171, +0.011] 0.066 open, needs ≈ 1 seed " in shown
+    assert " own, accuracy " in shown
+    assert shown.endswith(text.PAIRS)
+
+
+@pytest.mark.parametrize("command", ["recommend", "pairs"])
 @pytest.mark.parametrize(
     ("arguments", "problem", "fix"),
     [
@@ -169,6 +190,7 @@ def test_pairs_are_known_in_both_directions(folder: Path) -> None:
     ],
 )
 def test_what_cannot_be_answered_is_said(
+    command: str,
     arguments: list[str],
     problem: str,
     fix: str,
@@ -177,7 +199,7 @@ def test_what_cannot_be_answered_is_said(
 ) -> None:
     if not arguments:
         (folder / "comparison" / "comparison.json").unlink()
-    assert main(["recommend", *arguments]) == 2
+    assert main([command, *arguments]) == 2
     shown = capsys.readouterr().err
     assert problem in shown
     assert fix in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import itertools
 import json
 import re
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from rich.console import Console
 
+from pipelines.progress import show_results
 from tests import finished
 from tests.conftest import Project
 from tunetrail.report import details, facts, html, style, text
@@ -171,7 +174,7 @@ def test_tables_can_be_named_scrolled_and_sorted() -> None:
                 float(value or 0)
         for row in found.all("tbody")[0].all("tr"):
             assert [e.get("scope") for e in row.all("th")] == ["row"]
-    assert len(set(names)) == len(names) == 5 * len(finished.TASKS) + 1
+    assert len(set(names)) == len(names) == 6 * len(finished.TASKS) + 1
     boards = [e for e in tree().all("table") if e.get("class") == "board"]
     for board in boards:
         (ordered,) = (e for e in board.all("th") if e.get("aria-sort"))
@@ -254,13 +257,16 @@ def test_what_is_missing_is_a_dash_and_no_error() -> None:
 # Verdicts --------------------------------------------------------------------------------------
 
 
-def record(outcome: str, difference: float, half: float | None, **needs: int) -> dict[str, Any]:
+def record(
+    outcome: str, difference: float, half: float | None, *, not_worse: bool = False, **needs: int
+) -> dict[str, Any]:
     ends = (None, None) if half is None else (difference - half, difference + half)
     return {
         "outcome": outcome,
         "difference": difference,
         "low": ends[0],
         "high": ends[1],
+        "not_worse": not_worse,
         "needs": needs or None,
     }
 
@@ -294,14 +300,18 @@ def test_the_sentence_names_every_verdict() -> None:
     task["verdicts"] = {
         "lora": record("tie", 0.001, 0.004),
         "lora-r2": record("open", -0.03, 0.05, seeds=2, rows=0),
-        "houlsby": record("win", 0.03, 0.01),
-        "head": record("lose", -0.08, 0.01),
+        "houlsby": record("win", 0.03, 0.01, not_worse=True),
+        "head": record("open", 0.02, 0.025, not_worse=True, seeds=1, rows=0),
     }
     assert text.verdict_sentence(task, "full", 0.01) == (
         "Against full fine-tuning: LoRA ties within ±0.01 (+0.001 [−0.003, +0.005]), "
-        "Houlsby adapter wins (+0.030 [+0.020, +0.040]), "
-        "head only loses (−0.080 [−0.090, −0.070]); "
-        "not settled: LoRA (lora-r2) (needs about 2 more seeds)."
+        "Houlsby adapter wins (+0.030 [+0.020, +0.040]); "
+        "not settled: LoRA (lora-r2) (needs about 2 more seeds), "
+        "head only (not worse by more than 0.01; needs about 1 more seed)."
+    )
+    task["verdicts"] = {"head": record("lose", -0.08, 0.01)}
+    assert text.verdict_sentence(task, "full", 0.01) == (
+        "Against full fine-tuning: head only loses (−0.080 [−0.090, −0.070])."
     )
     task["verdicts"] = {}
     assert text.verdict_sentence(task, "", 0.01) == ""
@@ -361,6 +371,79 @@ def test_the_leaderboard_has_difference_verdict_and_group() -> None:
     assert {"lose", "open"} <= {v["outcome"] for v in content["verdicts"].values()}
     sentences = [e.words for e in tree().all("p") if e.get("class") == "verdicts"]
     assert sentences[0] == text.verdict_sentence(content, "full", 0.01)
+
+
+def test_not_worse_is_said_of_open_verdicts_only() -> None:
+    whole = finished.comparison()
+    verdicts = whole["tasks"]["movie"]["verdicts"]
+    verdicts["lora"] |= record("open", 0.02, 0.025, not_worse=True, seeds=1, rows=0)
+    verdicts["head"] |= record("win", 0.03, 0.01, not_worse=True)
+    shown = parse(html.render(whole, {}, {}, finished.made_with(), {}))
+    board = next(e for e in shown.all("table") if e.get("class") == "board")
+    rows = {row.get("data-method"): row.all("td")[5] for row in board.all("tbody")[0].all("tr")}
+    assert rows["lora"].words == "open, not worse needs ≈ 1 seed"
+    assert rows["head"].words == "win"
+    # It stands between what is open and a tie.
+    order = [float(rows[label].get("data-value") or "") for label in ("lora-r2", "lora", "full")]
+    assert order == sorted(set(order))
+    lines = markdown_table(whole, {}).splitlines()
+    cells = {line.split("|")[1].strip(): line.split("|")[6].strip() for line in lines[2:9]}
+    assert (cells["LoRA"], cells["head only"]) == ("open, not worse", "win")
+    assert cells["LoRA (lora-r2)"] == "open"
+
+
+def test_all_pairs_are_a_folded_table() -> None:
+    content = finished.comparison()["tasks"]["movie"]
+    (shown,) = sections("task-movie")
+    (folded,) = (e for e in shown.all("details") if e.all("summary")[0].words == "All pairs")
+    assert text.PAIRS in folded.words
+    (body,) = folded.all("tbody")
+    rows = [[cell.words for cell in row.all("th", "td")] for row in body.all("tr")]
+    assert len(rows) == 10  # of five methods
+    lora = content["verdicts"]["lora"]
+    assert rows[0] == [
+        *("LoRA", "full fine-tuning", text.difference(lora)),
+        *("98.33%", "0.226", f"open {text.short_needs(lora)}"),
+    ]
+    between = [(row[0], row[1], row[5].split()[0]) for row in rows[4:]]
+    names = text.titles(content)
+    assert between == [
+        (names[p["of"][0]], names[p["of"][1]], p["outcome"]) for p in content["pairs"]
+    ]
+    assert {"win", "open"} == {p["outcome"] for p in content["pairs"]}
+    del content["methods"]["lora"]
+    content |= {"verdicts": {}, "pairs": []}
+    assert details.pairs_table(content, "full") == ""
+
+
+def test_a_pair_of_one_seed_has_no_p_value() -> None:
+    assert text.p_value({"p": None}) == text.ABSENT
+    assert [text.p_value({"p": p}) for p in (0.0009, 0.0125, 1.0)] == ["<0.001", "0.013", "1.000"]
+    assert [text.level({"level": level}) for level in (0.95, 0.9875)] == ["95%", "98.75%"]
+
+
+def test_every_tuned_option_on_an_edge_is_told_beside_the_verdicts() -> None:
+    whole = finished.comparison()
+    task = whole["tasks"]["movie"]
+    ledger = task["tuning"]["lora"]["full"]
+    ledger["range"]["rank"], ledger["chosen"]["rank"] = [16, 4, 8], 4
+    ledger["edge"] = {"rank": "low"}
+    task["tuning"]["head"]["half"] = task["tuning"]["head"]["full"]
+    started = "On the edge of its range, so a wider one may hold a higher score: "
+    of_head = "head only, learning_rate 0.01 (high end of [0.0001, 0.01])"
+    of_half = of_head.replace("])", "] with budget half)")
+    expected = f"{started}LoRA, rank 4 (low end of [4, 16]); {of_head}; {of_half}."
+    assert text.edge_sentence(task) == expected
+    assert text.edge_sentence(task, "half") == f"{started}{of_head}."
+    assert expected in markdown_table(whole, {}).splitlines()
+    shown = parse(html.render(whole, {}, {}, finished.made_with(), {}))
+    assert expected in [e.words for e in shown.all("p")]
+    out = io.StringIO()
+    show_results(Console(file=out, width=80), whole)
+    assert expected in " ".join(out.getvalue().split())
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    task["tuning"] = {}
+    assert text.edge_sentence(task) == ""
 
 
 def test_without_a_baseline_there_is_no_verdict_but_a_group() -> None:

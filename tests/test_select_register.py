@@ -182,6 +182,7 @@ def test_only_runs_with_the_main_budget_are_candidates(tmp_path: Path) -> None:
 #: As much of a verdict as a receipt is made of.
 VERDICT = {
     "outcome": "open",
+    "not_worse": False,
     "difference": -0.02,
     "low": -0.3,
     "high": 0.26,
@@ -342,6 +343,7 @@ def test_a_run_carries_the_verdict_on_its_method(trained: Trained, tmp_path: Pat
         "difference": -0.03,
         "mean": -0.02,
         "outcome": "open",
+        "not_worse": False,
         "low": -0.3,
         "high": 0.26,
     }

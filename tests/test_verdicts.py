@@ -314,6 +314,20 @@ def test_methods_that_differ_from_the_baseline_share_no_letter_with_it() -> None
     )
 
 
+def test_pairs_without_the_baseline_have_verdicts_of_a_family_of_their_own() -> None:
+    values = task_values({"full": 0.0, "lora": 0.0, "head": -0.4, "bitfit": -0.4}, seeds=range(8))
+    found = judge(values, "full", 0.001, 200)["pairs"]
+    alone = judge({label: values[label] for label in ("lora", "head", "bitfit")}, "", 0.001, 200)
+    assert found == alone["pairs"]
+    assert [pair["outcome"] for pair in found] == ["win", "win", "open"]
+    assert [pair["level"] for pair in found] == pytest.approx([1 - 0.05 / 3, 0.975, 0.95])
+    assert [pair["p"] <= decision.ERROR for pair in found] == [True, True, False]
+    assert [entry["seed"] for entry in found[2]["by_seed"]] == list(range(8))
+    assert found[2]["needs"] is not None
+    against = judge({label: values[label] for label in ("head", "bitfit")}, "bitfit", 0.001, 200)
+    assert {key: found[2][key] for key in found[2] if key != "of"} == against["verdicts"]["head"]
+
+
 def test_without_a_baseline_there_are_pairs_and_letters() -> None:
     values = task_values({"full": 0.0, "lora": 0.0, "head": -0.4}, seeds=range(8))
     found = judge(values, "", 0.01, 200)

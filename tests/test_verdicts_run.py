@@ -49,6 +49,7 @@ def test_verdicts_are_those_of_the_predictions_and_reach_mlflow(
     tags, metrics = logged()["own-head-few-1"]
     assert metrics[f"difference/{primary}"] == pytest.approx(verdict["by_seed"][0]["difference"])
     assert (tags["verdict"], tags["verdict.baseline"]) == (verdict["outcome"], "lora")
+    assert tags["verdict.not_worse"] == ("yes" if verdict["not_worse"] else "no")
     assert tags["verdict.interval"] == f"{verdict['low']:.4f} {verdict['high']:.4f}"
     assert "verdict" not in logged()["own-lora-few-1"][0]
 
@@ -56,14 +57,16 @@ def test_verdicts_are_those_of_the_predictions_and_reach_mlflow(
     receipt = project.json("receipt.json")
     for entry in receipt["runs"]:
         if entry["against"] and entry["task"] == "own":
-            entry["against"]["outcome"] = "lose"
+            entry["against"] |= {"outcome": "lose", "not_worse": not verdict["not_worse"]}
         elif entry["against"]:
             entry["against"] |= {"low": None}
     (project.root / "receipt.json").unlink()
     (project.root / "receipt.json").write_text(json.dumps(receipt))
     done = bring_up_to_date(project.root / "receipt.json")
     assert (done["runs_created"], done["runs_present"]) == (0, 8)
-    assert logged()["own-head-few-1"][0]["verdict"] == "lose"
+    after = logged()["own-head-few-1"][0]
+    assert after["verdict"] == "lose"
+    assert after["verdict.not_worse"] != tags["verdict.not_worse"]
     assert logged()["movie-head-few-1"][0]["verdict.interval"] == "none"
 
     done = project.command("tunetrail", "recommend", "own", "--json")
@@ -78,6 +81,8 @@ def test_verdicts_are_those_of_the_predictions_and_reach_mlflow(
         "model_mb",
         "latency_ms",
     }
+    done = project.command("tunetrail", "pairs", "own", "--json")
+    assert json.loads(done.stdout)["own"]["pairs"] == [{"of": ["head", "lora"], **verdict}]
     most = found["costs"]["head"]["trainable_parameters"]
     done = project.command("tunetrail", "recommend", "own", "--max-parameters", str(most))
     assert "own: take head only" in done.stdout

@@ -344,7 +344,7 @@ def test_paper_is_light_unfolded_and_without_controls(visit: Any, tmp_path: Path
     assert page.locator("body").evaluate("e => getComputedStyle(e).color") == "rgb(27, 32, 38)"
     for hidden in ("nav", "#filter", "#theme", ".copy", ".skip"):
         assert page.locator(f"{hidden}:visible").count() == 0, hidden
-    assert page.locator("details table:visible").count() == 4
+    assert page.locator("details table:visible").count() == 6
     headings = page.locator("#board-movie thead th:visible")
     assert "time of a run" in headings.all_inner_texts()
     breaks = "e => getComputedStyle(e).breakBefore"

@@ -325,6 +325,41 @@ def recommend(
 
 
 @app.command()
+def pairs(
+    task: Annotated[
+        str, typer.Argument(help="Only this task.", autocompletion=names.planned_tasks)
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Show the verdict on every pair of methods, from the finished comparison.
+
+    Example: tunetrail pairs movie
+    """
+    from tunetrail.report import text
+    from tunetrail.stages.recommend import all_pairs
+
+    found = all_pairs(Path("comparison"), task)
+    if as_json:
+        print_json(found)
+        return
+    header = ["first", "second", "difference", "interval", "p", "verdict"]  # for 80 columns
+    for name, content in found.items():
+        typer.echo(f"{name}, {content['metric']}")
+        rows = [
+            [
+                *record["of"],
+                text.signed(record["difference"]),
+                text.difference(record).partition(" ")[2] or text.ABSENT,
+                text.p_value(record),
+                ", ".join(filter(None, [text.outcome(record), text.short_needs(record)])),
+            ]
+            for record in content["pairs"]
+        ]
+        print_table(header, rows, right={2, 3, 4})
+    typer.echo(text.wrapped(text.PAIRS))
+
+
+@app.command()
 def seeds(params: ParamsOption = PARAMS, as_json: JsonOption = False) -> None:
     """Give each pair whose verdict is open its next seed, as `more_seeds` in params.yaml allows.
 

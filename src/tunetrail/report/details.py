@@ -1,4 +1,4 @@
-"""Tables below a leaderboard: costs, every run, options, ONNX certificates."""
+"""Tables below a leaderboard: pairs, costs, every run, options, ONNX certificates."""
 
 from __future__ import annotations
 
@@ -46,6 +46,30 @@ def runs_table(task: Json) -> str:
         numeric=set(range(first, first + 1 + len(scored))),
         methods=[label for label, _ in rows],
     )
+
+
+def pairs_table(task: Json, baseline: str) -> str:
+    """A row a pair of methods with its verdict; nothing where there is one method.
+
+    Args:
+        task: One task of the comparison.
+        baseline: A label, or empty.
+    """
+    names = text.titles(task)
+    rows = [
+        [
+            *(Cell(names[label]) for label in record["of"]),
+            Cell(text.difference(record), value=record["difference"]),
+            Cell(text.level(record), value=record["level"]),
+            Cell(text.p_value(record), value=record["p"]),
+            Cell(text.outcome(record), text.short_needs(record)),
+        ]
+        for record in text.every_pair(task, baseline)
+    ]
+    if not rows:
+        return ""
+    header = ["First", "Second", "Difference", "Level", "p", "Verdict"]
+    return table(f"All pairs: {task['title']}", header, rows, numeric={2, 3, 4})
 
 
 def observed_table(task: Json) -> str:

@@ -128,7 +128,7 @@ def _learning_rates(task: Json) -> dict[str, Picture]:
             "Learning rate" + (f", budget {budget}" if budget != task["main_budget"] else ""),
             "Score of every trial on the selection set, one seed each.",
             learning_rates.learning_rate_plot(task, budget, records),
-            learning_rates.in_words(task, records),
+            learning_rates.in_words(task, budget, records),
         )
         for budget, records in learning_rates.tuned(task).items()
     }

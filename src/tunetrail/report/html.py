@@ -44,6 +44,8 @@ def render(
             "verdicts": text.verdict_sentence(task, baseline, comparison["margin"]),
             "board": leaderboard(task, costs.get(name, {}), baseline),
             "figures": figures.get(name, []),
+            "edges": text.edge_sentence(task),
+            "pairs": details.pairs_table(task, baseline),
             "costs": details.costs_table(
                 task, costs.get(name, {}), certificates.get(name, {}), baseline
             ),
@@ -63,6 +65,7 @@ def render(
         shape=shape,
         methods=_methods(comparison),
         explained=f"{text.EXPLAINED} The margin is {comparison['margin']:g}.",
+        pairs_explained=text.PAIRS,
         across_explained=text.ACROSS,
         across=details.across_table(comparison),
         across_figures=figures.get(ALL_TASKS, []),

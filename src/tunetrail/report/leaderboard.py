@@ -8,7 +8,7 @@ from tunetrail.report.style import styles
 from tunetrail.report.text import ABSENT, Json
 
 _NONE = Cell(ABSENT)
-_OUTCOMES = ("lose", "open", "tie", "win")  # as they are sorted
+_OUTCOMES = ("lose", "open", "open, not worse", "tie", "win")  # as they are sorted
 
 
 def leaderboard(task: Json, costs: Json, baseline: str) -> Json:
@@ -77,7 +77,7 @@ def _verdict(record: Json | None) -> list[Cell]:
     if record is None:
         return [_NONE, Cell("baseline", value=_OUTCOMES.index("tie"))]
     sub = "" if record["low"] is None else text.difference(record).partition(" ")[2]
-    outcome = record["outcome"]
+    outcome = text.outcome(record)
     return [
         Cell(text.signed(record["difference"]), sub, record["difference"]),
         Cell(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunetrail.report.canvas import log_axis, mark, method_legend, start, styled
 from tunetrail.report.style import INK, styles
-from tunetrail.report.text import Json, plural, titles
+from tunetrail.report.text import Json, edge_sentence, plural, titles
 from tunetrail.report.text import score as shown
 
 if TYPE_CHECKING:
@@ -25,8 +25,14 @@ def tuned(task: Json) -> dict[str, dict[str, Json]]:
     return found
 
 
-def in_words(task: Json, records: dict[str, Json]) -> str:
-    """How many trials there were, what was chosen, and which optima are at an end of the range."""
+def in_words(task: Json, budget: str, records: dict[str, Json]) -> str:
+    """How many trials there were, what was chosen, and which optima are on an edge.
+
+    Args:
+        task: One task of the comparison.
+        budget: What the trials could use.
+        records: Label → what tuning found (:func:`tuned`).
+    """
     names = titles(task)
     parts = []
     for label, record in records.items():
@@ -35,14 +41,8 @@ def in_words(task: Json, records: dict[str, Json]) -> str:
         told = plural(len(states), "trial") + (f" ({', '.join(ended)})" if ended else "")
         if _RATE in record["chosen"]:
             told += f", {record['chosen'][_RATE]:.2g} chosen"
-        if end := record["edge"].get(_RATE):
-            low, high = record["range"][_RATE]
-            told += (
-                f", the {end} end of its range [{low:.2g}, {high:.2g}]: "
-                "a wider range may hold a higher score"
-            )
         parts.append(f"{names[label]}: {told}.")
-    return " ".join(parts)
+    return " ".join(filter(None, [*parts, edge_sentence(task, budget)]))
 
 
 @styled

@@ -20,6 +20,7 @@ def markdown_table(comparison: Json, costs: Json) -> str:
         sentences = [
             text.chosen_sentence(name, task),
             text.verdict_sentence(task, baseline, comparison["margin"]),
+            text.edge_sentence(task),
         ]
         paragraphs = [f"## {task['title']}", aligned(header, rows), *filter(None, sentences)]
         parts += paragraphs
@@ -70,7 +71,7 @@ def _cells(task: Json, costs: Json, baseline: str) -> tuple[list[str], list[list
 def _verdict(record: Json | None) -> list[str]:
     if record is None:
         return [ABSENT, "baseline"]
-    return [text.difference(record), record["outcome"]]
+    return [text.difference(record), text.outcome(record)]
 
 
 def aligned(header: list[str], rows: list[list[str]]) -> str:

@@ -17,7 +17,16 @@ from tunetrail.report.canvas import (
     styled,
 )
 from tunetrail.report.style import INK, styles
-from tunetrail.report.text import Json, difference, interval, ranked, signed, spread, titles
+from tunetrail.report.text import (
+    Json,
+    difference,
+    interval,
+    outcome,
+    ranked,
+    signed,
+    spread,
+    titles,
+)
 from tunetrail.report.text import score as shown
 
 if TYPE_CHECKING:
@@ -77,7 +86,7 @@ def difference_plot(task: Json, comparison: Json) -> Figure:
         found = [entry["difference"] for entry in record["by_seed"]]
         seeds = [entry["seed"] for entry in record["by_seed"]]
         tips = seed_tips(names[label], seeds, map(signed, found))
-        told = f"{names[label]}: {difference(record)}, {record['outcome']}"
+        told = f"{names[label]}: {difference(record)}, {outcome(record)}"
         whole = (record["difference"], record["low"], record["high"])
         row(axes, place, label, look[label], whole, told, found, tips)
     name_rows(axes, order, names)

@@ -14,8 +14,13 @@ ABSENT = "\N{EN DASH}"
 EXPLAINED = (
     "Differences are paired, over seeds and test rows, with the interval that decides: it covers "
     "with 95%, or more where several comparisons (Holm), or looks after further seeds, share the "
-    "allowed error. Win, lose: it excludes zero; tie: it lies within the margin; open: neither. "
-    "Methods that share a letter cannot be told apart."
+    "allowed error. Win, lose: it excludes zero; tie: it lies within the margin; open: neither "
+    "(not worse: it lies above minus the margin). Methods that share a letter cannot be told apart."
+)
+#: And of the pairs of methods.
+PAIRS = (
+    "First minus second. Pairs with the baseline have its verdicts; all others are a family of "
+    "their own, with its own 5%. The p values allow for the number of comparisons and of looks."
 )
 #: And of the views over all tasks.
 ACROSS = (
@@ -137,6 +142,31 @@ def difference(record: Json) -> str:
     return f"{signed(record['difference'])} [{signed(record['low'])}, {signed(record['high'])}]"
 
 
+def outcome(record: Json) -> str:
+    """What a verdict is called; of an open one also that it is not worse."""
+    found: str = record["outcome"]
+    return f"{found}, not worse" if found == "open" and record["not_worse"] else found
+
+
+def level(record: Json) -> str:
+    """Probability with which the interval covers, ``98.75%``."""
+    return f"{100 * record['level']:.4g}%"
+
+
+def p_value(record: Json) -> str:
+    """The adjusted p value, ``0.013`` or ``<0.001``; a dash for one seed."""
+    if record["p"] is None:
+        return ABSENT
+    return "<0.001" if record["p"] < 0.001 else score(record["p"])
+
+
+def every_pair(task: Json, baseline: str) -> list[Json]:
+    """Records of all pairs, ``of`` first minus second: those with the baseline, then the others."""
+    verdicts = task["verdicts"]
+    against = [label for label in ranked(task) if label in verdicts]
+    return [*({"of": [label, baseline], **verdicts[label]} for label in against), *task["pairs"]]
+
+
 def needs(record: Json) -> str:
     """What an open verdict needs, ``about 2 more seeds``; empty for a settled one."""
     if record["needs"] is None:
@@ -182,14 +212,38 @@ def verdict_sentence(task: Json, baseline: str, margin: float) -> str:
         for label, record in verdicts.items()
         if record["outcome"] != "open"
     ]
+    not_worse = f"not worse by more than {margin:g}; "
     left = [
-        f"{names[label]} (needs {needs(record)})"
+        f"{names[label]} ({not_worse if record['not_worse'] else ''}needs {needs(record)})"
         for label, record in verdicts.items()
         if record["outcome"] == "open"
     ]
     found = [", ".join(settled)] if settled else []
     found += [f"not settled: {', '.join(left)}"] if left else []
     return f"Against {names[baseline]}: {'; '.join(found)}."
+
+
+def edge_sentence(task: Json, budget: str = "") -> str:
+    """Which optima of tuning are on the edge of what was searched; empty where none is.
+
+    Args:
+        task: One task of the comparison.
+        budget: The only one to look at, or empty; others than the main one are named then.
+    """
+    names = titles(task)
+    found = [
+        f"{names[label]}, {option} {ledger['chosen'][option]:g} ({end} end of "
+        f"[{min(ledger['range'][option]):g}, {max(ledger['range'][option]):g}]"
+        + (")" if where in (budget, task["main_budget"]) else f" with budget {where})")
+        for label, ledgers in task["tuning"].items()
+        for where, ledger in ledgers.items()
+        if budget in ("", where)
+        for option, end in ledger["edge"].items()
+    ]
+    if not found:
+        return ""
+    edge = "On the edge of its range, so a wider one may hold a higher score"
+    return f"{edge}: {'; '.join(found)}."
 
 
 def chosen_sentence(name: str, task: Json) -> str:

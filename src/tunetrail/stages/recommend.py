@@ -1,4 +1,7 @@
-"""What to take under limits, from a finished comparison. Not a stage of the pipeline."""
+"""What to take under limits, and all pairs of methods, from a finished comparison.
+
+Not a stage of the pipeline.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import read_json
 from tunetrail.layout import CERTIFICATE, COMPARISON
+from tunetrail.report import text
 from tunetrail.verdicts.costs import COSTS, costs_of, known_pairs
 from tunetrail.verdicts.recommend import recommend
 
@@ -33,17 +37,47 @@ def recommendations(
     Raises:
         TuneTrailError: There is no comparison yet, or no such task.
     """
-    file = comparison / COMPARISON
-    if not file.exists():
-        raise TuneTrailError(f"'{file}' is not there", "`tunetrail run` makes the comparison")
-    content = read_json(file)
-    if task and task not in content["tasks"]:
-        raise unknown("task", task, content["tasks"])
+    content = _finished(comparison, task)
     return {
         name: _task(name, found, content["baseline"], content["margin"], runs, limits)
         for name, found in content["tasks"].items()
         if task in ("", name)
     }
+
+
+def all_pairs(comparison: Path, task: str = "") -> dict[str, dict[str, Any]]:
+    """Every pair of methods of each task.
+
+    Args:
+        comparison: Folder that the compare stage wrote.
+        task: The only task to look at, or empty.
+
+    Returns:
+        Task → ``pairs`` (``text.every_pair``) and the ``metric``.
+
+    Raises:
+        TuneTrailError: There is no comparison yet, or no such task.
+    """
+    content = _finished(comparison, task)
+    return {
+        name: {
+            "pairs": text.every_pair(found, content["baseline"]),
+            "metric": found["metric_titles"][found["primary"]],
+        }
+        for name, found in content["tasks"].items()
+        if task in ("", name)
+    }
+
+
+def _finished(comparison: Path, task: str) -> dict[str, Any]:
+    """The comparison, which has ``task`` if that is not empty."""
+    file = comparison / COMPARISON
+    if not file.exists():
+        raise TuneTrailError(f"'{file}' is not there", "`tunetrail run` makes the comparison")
+    content: dict[str, Any] = read_json(file)
+    if task and task not in content["tasks"]:
+        raise unknown("task", task, content["tasks"])
+    return content
 
 
 def _task(

@@ -80,7 +80,7 @@ def _against(
         "baseline": comparison["baseline"],
         "metric": content["primary"],
         "difference": by_seed[seed],
-        **{key: verdict[key] for key in ("outcome", "low", "high")},
+        **{key: verdict[key] for key in ("outcome", "not_worse", "low", "high")},
         "mean": verdict["difference"],
     }
 

@@ -235,6 +235,7 @@ def _verdict_tags(against: dict[str, Any] | None) -> dict[str, str]:
     ends = "none" if against["low"] is None else f"{against['low']:.4f} {against['high']:.4f}"
     return {
         "verdict": against["outcome"],
+        "verdict.not_worse": "yes" if against["not_worse"] else "no",
         "verdict.baseline": against["baseline"],
         "verdict.difference": f"{against['mean']:.4f}",
         "verdict.interval": ends,

@@ -35,8 +35,8 @@ def judge(
 
     Returns:
         ``verdicts``: label → record (``decision.as_record``) of method minus baseline; ``pairs``:
-        the other pairs, ``of`` first minus second; ``letters``: label → letters, methods that share
-        one cannot be told apart.
+        such records of the other pairs, ``of`` first minus second; ``letters``: label → letters,
+        methods that share one cannot be told apart.
     """
     against = {
         label: _paired(found, values[baseline])
@@ -59,13 +59,10 @@ def judge(
         },
         "pairs": [
             {
-                "of": list(pair),
-                "difference": others[pair].mean,
-                "low": verdict.low,
-                "high": verdict.high,
-                "differs": verdict.differs,
+                "of": [one, other],
+                **as_record(others[one, other], verdict, _shared(values[one], values[other])),
             }
-            for pair, verdict in between.items()
+            for (one, other), verdict in between.items()
         ],
         "letters": letters(list(values), apart),
     }
