@@ -18,6 +18,9 @@ from typing import Any
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code (2 for bad input, without a traceback)."""
     if "DVC_STAGE" in os.environ:
+        from tunetrail.allocator import keep_freed_memory
+
+        keep_freed_memory()
         _end_with_dvc()
     given = list(sys.argv[1:] if arguments is None else arguments)
     from tunetrail.errors import TuneTrailError
@@ -46,16 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def execute(arguments: Sequence[str], progress: Any = None) -> None:
-    """Run one command in this process; errors are raised.
+    """Run one command in this process, which is a worker's; errors are raised.
 
     Args:
         arguments: As on the command line.
         progress: Called by stages that train instead of drawing a bar (see
             ``training.schedule.Progress``).
     """
+    from tunetrail.allocator import keep_freed_memory
     from tunetrail.cli.app import app
     from tunetrail.machine import machine_errors
 
+    keep_freed_memory()
     with machine_errors():
         app(args=list(arguments), standalone_mode=False, obj=progress)
 
