@@ -41,6 +41,8 @@ def render(
             "verdicts": text.verdict_sentence(task, baseline, comparison["margin"]),
             "board": leaderboard(task, costs.get(name, {}), baseline),
             "figures": figures.get(name, []),
+            "tuned": any("tuning" in cost for cost in costs.get(name, {}).values()),
+            "times": text.times_sentence(task, costs.get(name, {})),
             "costs": details.costs_table(
                 task, costs.get(name, {}), certificates.get(name, {}), baseline
             ),

@@ -68,7 +68,11 @@ def compare(params: Params, plan: Path, data: Path, runs: Path, base: Path, out:
     }
     comparison["across"] = across_tasks(comparison)
     costs = {
-        task: {label: read_json(runs / "cost" / task / f"{label}.json") for label in params.methods}
+        task: {
+            label: read_json(runs / "cost" / task / f"{label}.json")
+            | _tuning_cost(data / "prepared" / task / TUNED / label, params)
+            for label in params.methods
+        }
         for task in params.tasks
     }
     certificates = {
@@ -181,6 +185,15 @@ def _tuning(tuned: Path, params: Params) -> dict[str, dict[str, Any]]:
             del entry["seconds"]
         found.setdefault(label, {})[budget] = ledger
     return found
+
+
+def _tuning_cost(tuned: Path, params: Params) -> dict[str, Any]:
+    """What the tuning of a method took, over all budgets; empty where nothing is tuned."""
+    ledgers = [read_json(tuned / budget / LEDGER) for budget in params.tuning.trials]
+    if not ledgers:
+        return {}
+    trials = sum(len(ledger["trials"]) for ledger in ledgers)
+    return {"tuning": {"trials": trials, "seconds": sum(found["seconds"] for found in ledgers)}}
 
 
 def _shown(budget: Budget) -> dict[str, Any]:
