@@ -345,13 +345,12 @@ def _scores(comparison: dict[str, Any]) -> dict[str, Any]:
 
 
 def _means(comparison: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a task and method with its mean, as ``dvc plots`` draws and compares it."""
-    return [
-        {
-            "of": f"{name}, {title}",
-            "score": task["methods"][label]["summary"][task["primary"]]["mean"],
-            "metric": task["primary"],
-        }
-        for name, task in comparison["tasks"].items()
-        for label, title in text.titles(task).items()
-    ]
+    """A row a task and method: mean and interval, as ``dvc plots`` draws and compares them."""
+    rows = []
+    for name, task in comparison["tasks"].items():
+        for label, title in text.titles(task).items():
+            summary = task["methods"][label]["summary"][task["primary"]]
+            ends = {"low": summary["low"], "high": summary["high"]}
+            row = {"of": f"{name}, {title}", "score": summary["mean"], **ends}
+            rows.append({**row, "metric": task["primary"]})
+    return rows
