@@ -15,7 +15,7 @@ run: $(READY) ## compare methods as params.yaml says: report, MLflow runs, regis
 repro: $(READY) ## the same without Prefect, one stage after the other
 	@$(BIN)/tunetrail mend && $(BIN)/dvc repro && $(BIN)/tunetrail sync
 
-test: $(READY) check ## every test: fast ones first, then the pipeline on the real model
+test: $(READY) check ## every test but test-services: fast ones first, then the pipeline on the real model
 	@$(BIN)/python -m pytest tests -m "not pipeline and not services" $(BESIDE)
 	@$(BIN)/python -m pytest tests -m "pipeline and not services" $(BESIDE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -271,6 +272,9 @@ def test_dvc_shows_scores_and_figures(tmp_path: Path) -> None:
     assert set(stage["outs"]) <= set(compare["outs"])
     pipeline = {"stages": {"compare": stage}, "plots": declared["plots"]}
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    template = declared["plots"][0]["Test scores"]["template"]
+    (tmp_path / template).parent.mkdir(parents=True)
+    shutil.copyfile(ROOT / template, tmp_path / template)
     whole = finished.comparison()
     means, plots = tmp_path / "comparison" / "means.json", tmp_path / "comparison" / "plots"
     pictures = {"movie": {"score": finished.pictures(whole)["movie"]["score"]}}
@@ -290,10 +294,13 @@ def test_dvc_shows_scores_and_figures(tmp_path: Path) -> None:
     assert shown.get("errors", []) == []
     data = shown["data"]
     assert set(data) == {"Test scores", "comparison/plots/movie/score.svg"}
-    drawn = data["Test scores"][0]["content"]["data"]["values"]
-    by_name = {row["of"]: row["score"] for row in drawn}
-    expected = whole["tasks"]["movie"]["methods"]["lora-r2"]["summary"]["accuracy"]["mean"]
-    assert by_name["movie, LoRA (lora-r2)"] == expected
+    content = data["Test scores"][0]["content"]
+    drawn = content["data"]["values"]
+    by_name = {row["of"]: [row[key] for key in ("score", "low", "high")] for row in drawn}
+    expected = whole["tasks"]["movie"]["methods"]["lora-r2"]["summary"]["accuracy"]
+    assert by_name["movie, LoRA (lora-r2)"] == [expected[key] for key in ("mean", "low", "high")]
+    ends = [layer["encoding"].get("x2", {}).get("field") for layer in content["layer"]]
+    assert ends == [None, "high"]
     assert len(by_name) == len(finished.TASKS) * len(finished.METHODS)
 
 

@@ -493,16 +493,16 @@ def test_every_start_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 class Started:
-    """A finished, tuned plan in a folder: full fine-tuning and LoRA, also from TAPT."""
+    """A finished, tuned plan in a folder: a method, also from TAPT, and full from TAPT."""
 
-    def __init__(self, root: Path, rows: str = ROWS) -> None:
+    def __init__(self, root: Path, rows: str = ROWS, method: str = "lora") -> None:
         how = {"budget": {"steps": 3}, "head_steps": 2, "training": {"batch_size": 8}}
         methods: dict[str, Any] = {
-            "lora": {}, "lora_tapt": {"method": "lora", "start": "tapt"},
+            method: {}, f"{method}_tapt": {"method": method, "start": "tapt"},
             "full_tapt": {"method": "full", "start": "tapt"},
         }  # fmt: skip
         self.case = Case(
-            root, rows, methods=methods, baseline="lora", pretraining={"task": {"base": how}},
+            root, rows, methods=methods, baseline=method, pretraining={"task": {"base": how}},
             base={"source": str(root), "max_length": 16},
             seeds=[1, 2], budgets={"full": {"steps": 3}}, tuning={"trials": {"full": 3}},
             numerics={"precision": "fp32", "threads": 1},
@@ -544,16 +544,22 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Started:
     return Started(tmp_path)
 
 
-def test_a_run_starts_from_the_checkpoint_it_names(started: Started) -> None:
+@pytest.mark.parametrize("method", ["lora", "unipelt"])
+def test_a_run_starts_from_the_checkpoint_it_names(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    started = Started(tmp_path, method=method)
     with pytest.raises(TuneTrailError, match=r"tapt/base/card.json does not exist"):
         started.train()
     started.pretrain()
     started.train()
     runs = {run.method: run for run in planned_runs(started.plan) if run.seed == 1}
     checkpoint = read_json(started.tapt / "pretrain.json")
-    assert runs["lora"].spec.start == "pretrained"
-    assert runs["lora"].spec.base.digest == tree_digest(started.base / "model")
-    for label in ("lora_tapt", "full_tapt"):
+    assert runs[method].spec.start == "pretrained"
+    assert runs[method].spec.base.digest == tree_digest(started.base / "model")
+    adapted = f"{method}_tapt"
+    for label in (adapted, "full_tapt"):
         spec = runs[label].spec
         assert spec.model_dump()["start"] == {"name": "tapt", "digest": checkpoint["pretraining"]}
         assert spec.base.digest == tree_digest(started.tapt / "model")
@@ -566,19 +572,19 @@ def test_a_run_starts_from_the_checkpoint_it_names(started: Started) -> None:
                  ("pretraining", "head", "texts", "steps", "tokens", "held_out_loss")}
     }  # fmt: skip
     # The exported model has the checkpoint's weights under the adapter, merged or not.
-    for label in ("lora_tapt", "full_tapt"):
+    for label in (adapted, "full_tapt"):
         selected = started.root / "select" / label
         out = started.root / "export" / label
         export.export(selected, started.base, started.data / "test", 1e-4, out)
         assert read_json(out / "certificate.json")["passed"]
-    spec, place = runs["lora_tapt"].spec, started.root / "runs" / runs["lora_tapt"].place
+    spec, place = runs[adapted].spec, started.root / "runs" / runs[adapted].place
     model = evaluate.trained_model(spec, started.base, place)
     weights = load_file(started.tapt / "model" / "model.safetensors")
     name = "embeddings.word_embeddings.weight"
     assert torch.equal(model.trunk.get_submodule("embeddings.word_embeddings").weight,
                        weights[f"bert.{name}"])  # fmt: skip
     # On another base the adapter is refused.
-    other = runs["lora"].spec
+    other = runs[method].spec
     with pytest.raises(TuneTrailError, match="adapter of another base"):
         load_adapter(model, place, run=spec.digest, base=other.base.digest)
 

@@ -140,6 +140,20 @@ def test_limits_on_the_command_line_go_before_those_of_params(
     assert "take LoRA (lora-r2), accuracy 0.740 [0.713, 0.767]\n" in shown
 
 
+def test_pretraining_and_its_checkpoint_count(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / "runs" / "cost" / "movie" / "lora.json"
+    started = {"pretrain_seconds": 50.0, "checkpoint_bytes": 90 * 2**20}
+    write_json(file, json.loads(file.read_text()) | started)
+    asked = ["recommend", "movie", "--max-train-seconds", "20", "--max-artifact-mb", "90"]
+    execute([*asked, "--json"])
+    found = json.loads(capsys.readouterr().out)["movie"]
+    assert found["costs"]["lora"]["train_seconds"] == 60
+    assert found["outside"]["lora"] == "train_seconds 60 > 20; artifact_mb 90.2857 > 90"
+    assert "lora-r2" not in found["outside"]
+
+
 def test_in_words_for_every_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     execute(["recommend"])
     shown = capsys.readouterr().out

@@ -18,7 +18,7 @@ from rich.console import Console
 from pipelines.progress import show_results
 from tests import finished
 from tests.conftest import Project
-from tunetrail.report import details, facts, html, style, text
+from tunetrail.report import details, facts, figures, html, style, text
 from tunetrail.report.failures import clear_failures, failures_page, write_failures
 from tunetrail.report.markdown import markdown_table
 from tunetrail.report.page import Cell, page, table
@@ -243,6 +243,54 @@ def test_costs_are_a_table_of_training_keeping_and_serving() -> None:
     ]
     measured = [cell.words for cell in rows["head"].all("td")]
     assert measured == [*[text.ABSENT] * 5, "86.2 MiB", "4.90", "4.90"]
+
+
+def of_method(shown: str, label: str) -> list[str]:
+    (row,) = (r for r in parse(shown).all("tr") if r.get("data-method") == label)
+    return [cell.words for cell in row.all("th", "td")]
+
+
+def test_pretraining_is_in_the_time_and_the_checkpoint_in_the_artifact() -> None:
+    whole, costs = finished.comparison(), finished.costs()
+    task, measured = whole["tasks"]["movie"], costs["movie"]
+    assert text.times_sentence(task, measured) == ""
+    measured["lora"] |= {"pretrain_seconds": 50.0, "checkpoint_bytes": 90 * 2**20}
+    cells = of_method(details.costs_table(task, measured, {}, "full"), "lora")
+    assert cells[2] == "5.00× 10 s + 50 s pretraining"
+    assert cells[5] == "90.3 MiB 90 MiB of it the checkpoint"
+    assert text.reference(task, measured, "") == "lora"
+    shown = markdown_table(whole, costs)
+    assert next(line for line in shown.splitlines() if "| LoRA " in line).endswith("5.00× |")
+    told = "Times have the whole continued pretraining of a method"
+    assert text.times_sentence(task, measured).startswith(told)
+    assert shown.count(told) == 1
+    steps = [{"label": "lora", "title": "LoRA", "seed": 1, "loss": [[1, 0.7], [2, 0.6]]}]
+    drawn = figures.draw(whole, costs, {}, dict.fromkeys(finished.TASKS, steps))
+    notes = {name: told in picture.note for name, picture in drawn["movie"].items()}
+    assert [name for name, has in notes.items() if has] == ["time"]
+    page = html.render(whole, costs, {}, finished.made_with(), figures.inline(drawn))
+    assert page.count(told) == 3  # leaderboard, figure, costs
+
+
+def test_with_patience_times_are_at_most() -> None:
+    task, costs = finished.comparison()["tasks"]["movie"], finished.costs()["movie"]
+    task["budgets"] = task["budgets"] | {"full": {"epochs": 2, "patience": 1}}
+    cells = of_method(details.costs_table(task, costs, {}, "full"), "lora")
+    assert cells[2] == "0.83× at most 10 s"
+    said = "Times are those of all epochs: patience may end a run earlier."
+    assert text.times_sentence(task, costs) == said
+    assert text.times_sentence(task, {}) == ""
+
+
+def test_what_tuning_took_is_told_beside_the_costs_of_a_run() -> None:
+    whole, costs = finished.comparison(), finished.costs()
+    assert "Tuning" not in details.costs_table(whole["tasks"]["movie"], costs["movie"], {}, "full")
+    costs["movie"]["lora"]["tuning"] = {"trials": 8, "seconds": 754.2}
+    shown = details.costs_table(whole["tasks"]["movie"], costs["movie"], {}, "full")
+    assert of_method(shown, "lora")[-1] == "12 min 34 s 8 trials"
+    assert of_method(shown, "full")[-1] == text.ABSENT
+    page = html.render(whole, costs, {}, finished.made_with(), {})
+    assert page.count("no other time has them in it") == 1
 
 
 def test_what_is_missing_is_a_dash_and_no_error() -> None:

@@ -27,11 +27,11 @@ from tunetrail.files import STATE_DIR, read_json, write_json
 from tunetrail.params import Params, method_of, read_params, search_space
 from tunetrail.run import planned_runs
 from tunetrail.stages import tune as stage
-from tunetrail.stages.compare import _tuning
+from tunetrail.stages.compare import _tuning, _tuning_cost
 from tunetrail.stages.resolve import resolve
 from tunetrail.stages.train import train
 from tunetrail.stages.tune import study_digest, tune
-from tunetrail.tuning import Choices, Range, edges, space_of
+from tunetrail.tuning import Choices, Range, Tuning, edges, space_of
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -286,6 +286,13 @@ def test_every_method_gets_the_same_trials_and_the_plan_their_choice(
     shown = _tuning(case.data / "tuned", case.params)
     assert shown["lora"]["full"] == untimed(ledgers["lora"])
     assert "seconds" not in json.dumps(shown)
+    # The report has them all the same.
+    took = _tuning_cost(case.data / "tuned" / "lora", case.params)["tuning"]
+    trials = ledgers["lora"]["trials"]
+    assert took["trials"] == len(trials)
+    assert took["seconds"] == pytest.approx(sum(trial["seconds"] for trial in trials), abs=0.01)
+    untuned = case.params.model_copy(update={"tuning": Tuning()})
+    assert _tuning_cost(case.data / "tuned" / "lora", untuned) == {}
 
 
 def test_finished_trials_are_not_repeated(

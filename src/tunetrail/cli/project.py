@@ -279,12 +279,15 @@ def recommend(
         str, typer.Argument(help="Only this task.", autocompletion=names.planned_tasks)
     ] = "",
     max_parameters: Annotated[float | None, typer.Option(min=0, help="That train.")] = None,
-    max_train_seconds: Annotated[float | None, typer.Option(min=0, help="Of one run.")] = None,
+    max_train_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Of one run and the pretraining of its start.")
+    ] = None,
     max_memory_mb: Annotated[
         float | None, typer.Option(min=0, help="Of training, at its peak.")
     ] = None,
     max_artifact_mb: Annotated[
-        float | None, typer.Option(min=0, help="What is saved of a run.")
+        float | None,
+        typer.Option(min=0, help="What is saved of a run, and the checkpoint that it needs."),
     ] = None,
     max_model_mb: Annotated[
         float | None, typer.Option(min=0, help="The exported ONNX file.")

@@ -199,13 +199,15 @@ def costs_table(task: Json, costs: Json, certificates: Json, baseline: str) -> s
         return ""
     header = ["Method", "Trainable parameters", "Time of a run", "Samples/s", "Peak memory"]
     header += ["Artifact", "ONNX file", "ONNX p50, ms", "torch p50, ms"]
-    seconds = costs[unit]["train_seconds"] if unit else None
+    tuned = any("tuning" in cost for cost in costs.values())
+    header += ["Tuning"] if tuned else []
     rows = [
         [
             Cell(names[label]),
-            *cost_cells(costs.get(label), seconds),
+            *cost_cells(costs.get(label), costs.get(unit or ""), text.at_most(task)),
             *_training(costs.get(label)),
             *_serving(certificates.get(label)),
+            *([_tuning(costs.get(label, {}).get("tuning"))] if tuned else []),
         ]
         for label in shown
     ]
@@ -216,14 +218,26 @@ def costs_table(task: Json, costs: Json, certificates: Json, baseline: str) -> s
 def _training(cost: Json | None) -> list[Cell]:
     if cost is None:
         return [Cell(ABSENT)] * 3
-    speed, memory, artifact = (
-        cost[key] for key in ("samples_per_second", "peak_memory_bytes", "artifact_bytes")
-    )
+    speed, memory, artifact, checkpoint = (
+        cost[key]
+        for key in (
+            "samples_per_second", "peak_memory_bytes", "artifact_bytes", "checkpoint_bytes",
+        )
+    )  # fmt: skip
+    of_it = f"{text.size(checkpoint)} of it the checkpoint" if checkpoint else ""
     return [
         Cell(text.three_digits(speed), value=speed),
         Cell(text.size(memory), value=memory),
-        Cell(text.size(artifact), value=artifact),
+        Cell(text.size(artifact + checkpoint), of_it, artifact + checkpoint),
     ]
+
+
+def _tuning(tuning: Json | None) -> Cell:
+    """How long all trials took together."""
+    if tuning is None:
+        return Cell(ABSENT)
+    seconds = tuning["seconds"]
+    return Cell(text.seconds(seconds), text.plural(tuning["trials"], "trial"), seconds)
 
 
 def _serving(certificate: Json | None) -> list[Cell]:

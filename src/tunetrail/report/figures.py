@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunetrail.report import learning_rates, tradeoffs
+from tunetrail.report import learning_rates, text, tradeoffs
 from tunetrail.report.across import improvement_plot, profile_plot
 from tunetrail.report.budgets import budget_axes, budget_plot
 from tunetrail.report.output import inline_svg, save
@@ -62,7 +62,9 @@ def draw(
         }
         found[name] = {
             **_scores(task, comparison),
-            **_tradeoffs(task, measured, comparison),
+            **_tradeoffs(
+                task, measured, comparison, text.times_sentence(task, costs.get(name, {}))
+            ),
             **_budgets(task),
             **_learning_rates(task),
             "loss": Picture(
@@ -93,7 +95,9 @@ def _scores(task: Json, comparison: Json) -> dict[str, Picture]:
     return found
 
 
-def _tradeoffs(task: Json, measured: dict[str, Json], comparison: Json) -> dict[str, Picture]:
+def _tradeoffs(
+    task: Json, measured: dict[str, Json], comparison: Json, times: str
+) -> dict[str, Picture]:
     return {
         tradeoffs.SHOWN[cost].file: Picture(
             "Score and cost",
@@ -102,7 +106,12 @@ def _tradeoffs(task: Json, measured: dict[str, Json], comparison: Json) -> dict[
             "costs less is not worse by more than the margin. Nearly equal costs stand a "
             "little apart.",
             tradeoffs.tradeoff_plot(task, measured, cost, comparison),
-            tradeoffs.in_words(task, tradeoffs.weighed(task, measured, cost, comparison)),
+            " ".join(
+                [
+                    tradeoffs.in_words(task, tradeoffs.weighed(task, measured, cost, comparison)),
+                    *([times] if times and cost == "train_seconds" else []),
+                ]
+            ),
             tradeoffs.SHOWN[cost].title,
         )
         for cost in COSTS

@@ -46,6 +46,8 @@ def render(
             "figures": figures.get(name, []),
             "edges": text.edge_sentence(task),
             "pairs": details.pairs_table(task, baseline),
+            "tuned": any("tuning" in cost for cost in costs.get(name, {}).values()),
+            "times": text.times_sentence(task, costs.get(name, {})),
             "costs": details.costs_table(
                 task, costs.get(name, {}), certificates.get(name, {}), baseline
             ),

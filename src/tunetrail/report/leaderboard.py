@@ -6,6 +6,7 @@ from tunetrail.report import text
 from tunetrail.report.page import Cell
 from tunetrail.report.style import styles
 from tunetrail.report.text import ABSENT, Json
+from tunetrail.verdicts.costs import run_seconds
 
 _NONE = Cell(ABSENT)
 _OUTCOMES = ("lose", "open", "open, not worse", "tie", "win")  # as they are sorted
@@ -45,7 +46,7 @@ def leaderboard(task: Json, costs: Json, baseline: str) -> Json:
             "groups": [
                 _quality(task, label),
                 *([_verdict(task["verdicts"].get(label))] if judged else []),
-                cost_cells(costs.get(label), costs[unit]["train_seconds"] if unit else None),
+                cost_cells(costs.get(label), costs.get(unit or ""), text.at_most(task)),
             ],
         }
         for label in order
@@ -89,14 +90,24 @@ def _verdict(record: Json | None) -> list[Cell]:
     ]
 
 
-def cost_cells(cost: Json | None, unit_seconds: float | None) -> list[Cell]:
-    """Trainable parameters with their share, and the time of a run in units of another one."""
-    if cost is None or unit_seconds is None:
+def cost_cells(cost: Json | None, unit: Json | None, at_most: bool) -> list[Cell]:
+    """Trainable parameters with their share, and the time of a run in units of another one.
+
+    Args:
+        cost: What the cost stage wrote.
+        unit: The same of the method whose time is 1.
+        at_most: Whether runs may end earlier.
+    """
+    if cost is None or unit is None:
         return [_NONE] * 2
-    trainable, total, seconds = (
-        cost[key] for key in ("trainable_parameters", "total_parameters", "train_seconds")
+    trainable, total, training, pretraining = (
+        cost[key]
+        for key in ("trainable_parameters", "total_parameters", "train_seconds", "pretrain_seconds")
     )
+    told = "at most " * at_most + text.seconds(training)
+    told += f" + {text.seconds(pretraining)} pretraining" if pretraining else ""
+    seconds = run_seconds(cost)
     return [
         Cell(text.count(trainable), f"{text.share(trainable, total)} of total", trainable),
-        Cell(text.ratio(seconds, unit_seconds), text.seconds(seconds), seconds),
+        Cell(text.ratio(seconds, run_seconds(unit)), told, seconds),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tunetrail.report import text
 from tunetrail.report.text import ABSENT, Json
+from tunetrail.verdicts.costs import run_seconds
 
 
 def markdown_table(comparison: Json, costs: Json) -> str:
@@ -21,6 +22,7 @@ def markdown_table(comparison: Json, costs: Json) -> str:
             text.chosen_sentence(name, task),
             text.verdict_sentence(task, baseline, comparison["margin"]),
             text.edge_sentence(task),
+            text.times_sentence(task, costs.get(name, {})),
         ]
         paragraphs = [f"## {task['title']}", aligned(header, rows), *filter(None, sentences)]
         parts += paragraphs
@@ -62,7 +64,7 @@ def _cells(task: Json, costs: Json, baseline: str) -> tuple[list[str], list[list
         if cost is None or unit is None:
             row += [ABSENT, ABSENT]
         else:
-            ratio = text.ratio(cost["train_seconds"], costs[unit]["train_seconds"])
+            ratio = text.ratio(run_seconds(cost), run_seconds(costs[unit]))
             row += [text.count(cost["trainable_parameters"]), ratio]
         rows.append(row)
     return header, rows

@@ -6,6 +6,8 @@ import re
 import textwrap
 from typing import Any
 
+from tunetrail.verdicts.costs import run_seconds
+
 Json = dict[str, Any]
 
 ABSENT = "\N{EN DASH}"
@@ -333,6 +335,29 @@ def wrapped(words: str, width: int = 80, indent: str = "") -> str:
     return "\n".join(filled).replace(glue, " ")
 
 
+def at_most(task: Json) -> bool:
+    """Whether runs may end before the time that was measured for them: patience may stop them."""
+    return "patience" in task["budgets"][task["main_budget"]]
+
+
+def times_sentence(task: Json, costs: Json) -> str:
+    """What the times of a task's runs have in them; empty where they are those of training.
+
+    Args:
+        task: One task of the comparison.
+        costs: That task's costs, by label.
+    """
+    found = []
+    if any(cost["pretrain_seconds"] for cost in costs.values()):
+        found.append(
+            "Times have the whole continued pretraining of a method's start in them, although "
+            "runs share it."
+        )
+    if costs and at_most(task):
+        found.append("Times are those of all epochs: patience may end a run earlier.")
+    return " ".join(found)
+
+
 def reference(task: Json, costs: Json, baseline: str) -> str | None:
     """Label whose training time is 1: the baseline where it was measured, else the slowest.
 
@@ -343,5 +368,5 @@ def reference(task: Json, costs: Json, baseline: str) -> str | None:
     """
     measured = [label for label in task["methods"] if label in costs]
     named = [m for m in measured if baseline in (m, task["methods"][m]["name"])]
-    slowest = sorted(measured, key=lambda m: -costs[m]["train_seconds"])
+    slowest = sorted(measured, key=lambda m: -run_seconds(costs[m]))
     return next(iter(named + slowest), None)

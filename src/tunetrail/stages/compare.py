@@ -150,7 +150,11 @@ def _write(
     }
     comparison["across"] = across_tasks(comparison)
     costs = {
-        task: {label: read_json(runs / "cost" / task / f"{label}.json") for label in params.methods}
+        task: {
+            label: read_json(runs / "cost" / task / f"{label}.json")
+            | _tuning_cost(data / "prepared" / task / TUNED / label, params)
+            for label in params.methods
+        }
         for task in params.tasks
     }
     histories = {task: _histories(comparison["tasks"][task], task, runs) for task in params.tasks}
@@ -266,6 +270,15 @@ def _tuning(tuned: Path, params: Params) -> dict[str, dict[str, Any]]:
             del entry["seconds"]
         found.setdefault(label, {})[budget] = ledger
     return found
+
+
+def _tuning_cost(tuned: Path, params: Params) -> dict[str, Any]:
+    """What the tuning of a method took, over all budgets; empty where nothing is tuned."""
+    ledgers = [read_json(tuned / budget / LEDGER) for budget in params.tuning.trials]
+    if not ledgers:
+        return {}
+    trials = sum(len(ledger["trials"]) for ledger in ledgers)
+    return {"tuning": {"trials": trials, "seconds": sum(found["seconds"] for found in ledgers)}}
 
 
 def _shown(budget: Budget) -> dict[str, Any]:
@@ -417,13 +430,12 @@ def _scores(comparison: dict[str, Any]) -> dict[str, Any]:
 
 
 def _means(comparison: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a task and method with its mean, as ``dvc plots`` draws and compares it."""
-    return [
-        {
-            "of": f"{name}, {title}",
-            "score": task["methods"][label]["summary"][task["primary"]]["mean"],
-            "metric": task["primary"],
-        }
-        for name, task in comparison["tasks"].items()
-        for label, title in text.titles(task).items()
-    ]
+    """A row a task and method: mean and interval, as ``dvc plots`` draws and compares them."""
+    rows = []
+    for name, task in comparison["tasks"].items():
+        for label, title in text.titles(task).items():
+            summary = task["methods"][label]["summary"][task["primary"]]
+            ends = {"low": summary["low"], "high": summary["high"]}
+            row = {"of": f"{name}, {title}", "score": summary["mean"], **ends}
+            rows.append({**row, "metric": task["primary"]})
+    return rows

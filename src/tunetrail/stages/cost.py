@@ -10,13 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tunetrail.files import scratch, write_json
+from tunetrail.files import read_json, scratch, write_json
+from tunetrail.layout import PRETRAIN
 from tunetrail.modeling.adapter import WEIGHTS, save_adapter
-from tunetrail.modeling.base import verified_start
-from tunetrail.run import read_run
+from tunetrail.modeling.base import checkpoint_folder, read_base, verified_start
+from tunetrail.modeling.masked_lm import load_masked_lm
+from tunetrail.pretraining import PretrainSpec
+from tunetrail.run import PRETRAINED, TAPT, RunSpec, read_run
 from tunetrail.stages.train import build_run_model, training_rows
 from tunetrail.training import numerics
 from tunetrail.training.loop import TrainStep, count_steps, groups_of_batches
+from tunetrail.training.masking import MaskedStep, read_text, read_vocabulary
+from tunetrail.training.rows import Rows
 
 _WARMUP_STEPS = 2
 
@@ -27,7 +32,12 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
     The figures are seconds, samples and tokens a second (medians over the steps, so that a
     hiccup of the machine does not count), the peak memory of the process in bytes (its GPU memory
     on a GPU), parameters, the size of the adapter file, and the seconds that the whole run takes at
-    this rate. They are kept apart from training's outputs, which stay free of times.
+    this rate (with patience: at most). They are kept apart from training's outputs, which stay free
+    of times.
+
+    What a run needs besides, where it starts from a checkpoint, has fields of its own, which are 0
+    elsewhere: ``pretrain_seconds`` to make the checkpoint, and ``checkpoint_bytes``, the weights
+    that the adapter is of no use without.
     """
     spec = read_run(run)
     weights = verified_start(spec, base)
@@ -36,6 +46,10 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
     model, method = build_run_model(spec, weights)
     trained = sum(p.numel() for p in model.trained().values())
     total = sum(p.numel() for p in model.parameters())
+    # The adapter of full fine-tuning has every weight itself.
+    needs_checkpoint = spec.start_name != PRETRAINED and not all(
+        p.requires_grad for p in model.trunk.parameters()
+    )
     all_steps, per_epoch = count_steps(spec, len(rows))
     step = TrainStep(model, spec, method.learning_rate, all_steps or per_epoch, method)
     model.train()
@@ -57,6 +71,8 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
         artifact_bytes = (folder / WEIGHTS).stat().st_size
     per_token = float(np.median(np.array(seconds[measured]) / np.array(tokens[measured])))
     minutes = spec.budget.minutes
+    peak_memory = _peak_memory()
+    del model, step  # room for the model that is pretrained
     write_json(
         out,
         {
@@ -69,13 +85,65 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
             "train_seconds": minutes * 60
             if minutes is not None
             else per_token * float(lengths.sum()) * (all_steps or 0) / per_epoch,
-            "peak_memory_bytes": _peak_memory(),
+            "pretrain_seconds": _pretrain_seconds(spec, base, data, steps),
+            "peak_memory_bytes": peak_memory,
             "trainable_parameters": trained,
             "total_parameters": total,
             "artifact_bytes": artifact_bytes,
+            "checkpoint_bytes": sum(f.stat().st_size for f in weights.glob("*.safetensors"))
+            if needs_checkpoint
+            else 0,
             "device": "cuda" if torch.cuda.is_available() else "cpu",
         },
     )
+
+
+def _pretrain_seconds(spec: RunSpec, base: Path, data: Path, steps: int) -> float:
+    """Seconds to make what a run starts from out of the base model, all checkpoints on the way."""
+    start = spec.start_name
+    if start == PRETRAINED:
+        return 0.0
+    text = read_text(data / "train.parquet")
+    chain = dict.fromkeys((start.removesuffix(f"+{TAPT}"), start))
+    folders = [checkpoint_folder(name, base, spec.data.task) for name in chain]
+    return sum(_checkpoint_seconds(folder, text, steps) for folder in folders)
+
+
+def _checkpoint_seconds(checkpoint: Path, text: Rows, steps: int) -> float:
+    """Seconds of the training steps of a checkpoint, at the rate of ``steps`` like them.
+
+    Like them: the same objective, with as many tokens as its steps had on average. Which tokens
+    does not matter, so those of ``text`` do for a domain, too.
+    """
+    record = read_json(checkpoint / PRETRAIN)
+    made = PretrainSpec.model_validate(record["spec"])
+    objective, training = made.objective, made.objective.training
+    numerics.apply(made.numerics)
+    weights, _ = read_base(checkpoint)
+    model = load_masked_lm(weights, objective.seed)
+    step = MaskedStep(model, made, read_vocabulary(weights))
+    model.train()
+    count = training.batch_size * training.accumulate
+    length = max(1, round(record["tokens"] / record["steps"] / count))
+    tokens = np.resize(np.concatenate(text.tokens), (count, length))
+    rows = Rows([""] * count, np.zeros(count), list(tokens), list(np.zeros_like(tokens)))
+    group = list(np.arange(count).reshape(training.accumulate, training.batch_size))
+
+    def per_step() -> float:
+        seconds = []
+        for number in range(_WARMUP_STEPS + steps):
+            started = time.perf_counter()
+            # Without a rate nothing is learned, and all is computed.
+            float(step(rows, group, 0.0, f"cost {number}"))
+            seconds.append(time.perf_counter() - started)
+        return float(np.median(seconds[_WARMUP_STEPS:]))
+
+    minutes = objective.budget.minutes
+    found = minutes * 60 if minutes is not None else per_step() * record["steps"]
+    if record["head"] == "new":  # it was trained alone first
+        model.model.base_model.requires_grad_(False)
+        found += per_step() * objective.head_steps
+    return found
 
 
 def _peak_memory() -> int:
