@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests import finished
-from tests.conftest import ROOT
+from tests.conftest import ROOT, new_project
 from tunetrail.cli import execute, main
+from tunetrail.dag import Dag
 from tunetrail.files import write_json
 from tunetrail.verdicts.costs import known_pairs
 from tunetrail.verdicts.recommend import Pair, Recommendation, recommend
@@ -23,6 +24,9 @@ COSTS = {
     "lora": {"parameters": 75e3, "latency_ms": 5.1},
     "head": {"parameters": 1e3, "latency_ms": 5.0},
 }
+
+
+TITLES = {"full": "full fine-tuning", "lora": "LoRA"}
 
 
 def both_ways(**known: Pair) -> dict[tuple[str, str], Pair]:
@@ -41,6 +45,12 @@ def test_what_is_open_dominates_nobody_and_the_highest_score_is_picked() -> None
         "It has the highest mean score of the methods that no other makes pointless.",
         "That it is better than lora and head is not shown.",
     ]
+
+
+def test_reasons_call_a_method_by_its_title_where_it_has_one() -> None:
+    found = recommend(SCORES, COSTS, {}, {}, ["parameters"], TITLES)
+    assert found.candidates == ["full", "lora", "head"]
+    assert found.reasons[1] == "That it is better than LoRA and head is not shown."
 
 
 def test_a_cheaper_method_that_matches_makes_the_dearer_one_pointless() -> None:
@@ -137,6 +147,16 @@ def test_limits_on_the_command_line_go_before_those_of_params(
     shown = capsys.readouterr().out
     assert shown.startswith("Limits: trainable_parameters ≤ 30,000, latency_ms ≤ 9\n\nmovie: take")
     assert "take LoRA (lora-r2), accuracy 0.740 [0.713, 0.767]\n" in shown
+
+
+def test_limits_are_part_of_the_stage_that_writes_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = new_project(tmp_path / "project")
+    monkeypatch.chdir(project.root)
+    assert Dag(project.root).cells["compare"].command.endswith("--limits ''")
+    project.change(limits={"latency_ms": 5})
+    assert Dag(project.root).cells["compare"].command.endswith("--limits '--latency_ms 5'")
 
 
 def test_in_words_for_every_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
