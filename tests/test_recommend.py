@@ -81,7 +81,7 @@ def test_better_at_the_same_cost_dominates() -> None:
 def test_limits_leave_out_and_say_why() -> None:
     found = ask({}, parameters=100e3, latency_ms=5.05)
     assert found.pick == "head"
-    assert found.outside["full"] == "parameters 2.2e+07 > 100,000"
+    assert found.outside["full"] == "parameters 22,000,000 > 100,000"
     assert found.reasons == ["It is the only method within the limits."]
 
 
@@ -137,7 +137,7 @@ def test_limits_on_the_command_line_go_before_those_of_params(
     assert list(found) == ["movie"]
     assert found["movie"]["pick"] == "lora"
     assert found["movie"]["outside"] == {
-        "full": "trainable_parameters 2.25665e+07 > 100,000",
+        "full": "trainable_parameters 22,566,531 > 100,000",
         "houlsby": "trainable_parameters 606,339 > 100,000",
         "head": "trainable_parameters is not known",
     }

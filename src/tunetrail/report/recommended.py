@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tunetrail.report.text import Json, interval, score, titles, wrapped
 from tunetrail.report.tradeoffs import plain
 from tunetrail.verdicts.costs import COSTS, known_pairs
-from tunetrail.verdicts.recommend import recommend
+from tunetrail.verdicts.recommend import recommend, written
 
 
 def recommended(
@@ -69,7 +69,7 @@ def in_words(found: Mapping[str, Json], limits: Mapping[str, float]) -> str:
 
 def limits_in_words(limits: Mapping[str, float]) -> str:
     """``Limits: latency_ms ≤ 5``."""
-    asked = ", ".join(f"{name} ≤ {most:,g}" for name, most in limits.items())
+    asked = ", ".join(f"{name} ≤ {written(most)}" for name, most in limits.items())
     return f"Limits: {asked or 'none'}"
 
 

@@ -65,7 +65,7 @@ def recommend(
     outside = {}
     for label in scores:
         over = [
-            f"{name} {costs[label][name]:,g} > {most:,g}"
+            f"{name} {written(costs[label][name])} > {written(most)}"
             if name in costs[label]
             else f"{name} is not known"
             for name, most in limits.items()
@@ -86,6 +86,11 @@ def recommend(
     called = {label: titles.get(label, label) for label in scores}
     reasons = _reasons(candidates, inside, dominated, pairs, limits, called)
     return Recommendation(pick, candidates, dominated, outside, reasons)
+
+
+def written(cost: float) -> str:
+    """``22,566,531`` or ``4.9``."""
+    return f"{cost:,.0f}" if cost >= 1000 else f"{cost:g}"
 
 
 def _dominates(
