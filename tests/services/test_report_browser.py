@@ -282,9 +282,15 @@ def test_what_is_under_the_pointer_is_told_and_its_method_stands_out(visit: Any)
     assert not tip.is_visible()
 
 
+def told(page: Any) -> str:
+    """What is told at the moment; a hidden element has its text still."""
+    tip = page.locator("#tip")
+    return str(tip.inner_text()) if tip.is_visible() else ""
+
+
 def test_the_keyboard_moves_between_marks_and_what_they_say_is_told(visit: Any) -> None:
     page = visit()
-    tip, figure = page.locator("#tip"), page.locator("#task-movie figure").first
+    figure = page.locator("#task-movie figure").first
     focused = "document.activeElement"
     expected = [f"full fine-tuning, seed {seed}: " for seed in (1, 2, 3)]
     expected += ["full fine-tuning: 0.780 ± 0.011 [", "LoRA, seed 1: "]
@@ -299,7 +305,7 @@ def test_the_keyboard_moves_between_marks_and_what_they_say_is_told(visit: Any) 
             page.keyboard.press("ArrowRight" if number % 2 else "ArrowDown")
         label = page.evaluate(f"{focused}.getAttribute('aria-label')")
         assert label.startswith(said)
-        assert tip.inner_text() == label
+        assert told(page) == label
         assert page.evaluate(f"{focused}.getAttribute('role')") == "img"
         assert page.evaluate(f"getComputedStyle({focused}).outlineStyle") == "solid"
         assert figure.locator("[tabindex='0']").count() == 1
@@ -307,14 +313,14 @@ def test_the_keyboard_moves_between_marks_and_what_they_say_is_told(visit: Any) 
     assert float(figure.locator("[data-method=full]").first.evaluate(faint)) < 0.5
     place = page.evaluate("scrollY")
     page.keyboard.press("Escape")
-    assert not tip.is_visible()
+    assert told(page) == ""
     assert page.evaluate(f"{focused}.getAttribute('aria-label')").startswith(expected[-1])
     page.keyboard.press("End")
     page.keyboard.press("ArrowRight")
-    assert tip.inner_text().startswith("head only: 0.700")
+    assert told(page).startswith("head only: 0.700")
     page.keyboard.press("Home")
     page.keyboard.press("ArrowUp")
-    assert tip.inner_text().startswith(expected[0])
+    assert told(page).startswith(expected[0])
     assert page.evaluate("scrollY") == place
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Tab")
@@ -332,22 +338,25 @@ def test_the_keyboard_skips_what_the_filter_hides(visit: Any) -> None:
     assert stop.count() == 1
     stop.focus()
     page.keyboard.press("End")
-    assert page.locator("#tip").inner_text().startswith("LoRA (lora-r2): 0.740")
+    assert told(page).startswith("LoRA (lora-r2): 0.740")
     page.get_by_label("Find", exact=True).fill("no such thing")
     assert figure.locator("[tabindex]").count() == 0
 
 
 def test_a_finger_reads_the_mark_beside_it(visit: Any) -> None:
     page = visit(viewport=PHONE, has_touch=True)
-    figure, tip = page.locator("#task-movie figure").first, page.locator("#tip")
+    figure = page.locator("#task-movie figure").first
     figure.scroll_into_view_if_needed()
-    box = figure.locator("[data-tip^='head only: 0.700']").last.bounding_box()
-    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] - 8)
-    assert tip.inner_text().startswith("head only: 0.700"), "it stays when the finger is lifted"
-    right = tip.bounding_box()["x"] + tip.bounding_box()["width"]
-    assert right <= PHONE["width"]
+    for above in (15, 8):  # the second is near enough for Chromium to focus the mark by itself
+        for said in ("head only: 0.700", "full fine-tuning: 0.780"):
+            box = figure.locator(f"[data-tip^='{said}']").last.bounding_box()
+            middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            page.touchscreen.tap(middle[0], middle[1] - above)
+            assert told(page).startswith(said), "it stays when the finger is lifted"
+    tip = page.locator("#tip").bounding_box()
+    assert tip["x"] + tip["width"] <= PHONE["width"]
     page.touchscreen.tap(20, 20)
-    assert not tip.is_visible()
+    assert told(page) == ""
 
 
 def test_paper_cuts_nothing(visit: Any) -> None:

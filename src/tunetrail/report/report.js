@@ -288,8 +288,9 @@
       }
     }
     setStops();
+    let told = null;
     const tell = (target, x, y) => {
-      const told = target?.closest?.("[data-tip]");
+      told = target?.closest?.("[data-tip]") ?? null;
       tip.hidden = !told;
       if (told) {
         tip.textContent = told.dataset.tip;
@@ -314,7 +315,6 @@
       const { right, bottom } = mark.getBoundingClientRect();
       tell(mark, right - 10, bottom - 10);
     };
-    const focused = () => document.activeElement?.closest("figure svg [data-tip]");
     addEventListener("pointerover", (event) => {
       const target = event.pointerType === "touch" ? underFinger(event) : event.target;
       tell(target, event.clientX, event.clientY);
@@ -324,11 +324,13 @@
       if (!mark) return;
       for (const each of all("[tabindex='0']", mark.closest("svg"))) each.tabIndex = -1;
       mark.tabIndex = 0;
-      if (mark.matches(":focus-visible")) tellOf(mark);
+      tellOf(mark);
     });
-    addEventListener("focusout", () => tell());
+    // A tap tells of another mark before it takes the focus from this one.
+    addEventListener("focusout", (event) => event.target === told && tell());
     // The browser scrolls to what gets the focus; its tip goes along.
-    addEventListener("scroll", () => (focused() && !tip.hidden ? tellOf(focused()) : tell()), { passive: true });
+    const follow = () => (told && told === document.activeElement ? tellOf(told) : tell());
+    addEventListener("scroll", follow, { passive: true });
     addEventListener("keydown", (event) => (event.key === "Escape" ? tell() : step(event)));
     // A finger that is lifted leaves as well, and wants to read.
     document.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && tell());
