@@ -224,7 +224,7 @@ def pictures(whole: Json) -> figures.Pictures:
 
 def made_with(**changed: Any) -> Json:
     settings = {"numerics": {"precision": "fp32", "threads": 1}, "budgets": BUDGETS}
-    return provenance() | settings | {"seeds": list(SEEDS)} | changed
+    return provenance() | settings | {"seeds": list(SEEDS), "limits": {}} | changed
 
 
 def report() -> str:

@@ -261,6 +261,31 @@ def test_without_tuning_there_is_no_figure_of_learning_rates(tuning: Any) -> Non
     assert learning_rates.tuned(task) == {}
 
 
+# Gates -------------------------------------------------------------------------------------------
+
+
+def test_every_gate_is_a_cell_with_its_mean_and_spread() -> None:
+    whole = finished.comparison()
+    for run in whole["tasks"]["movie"]["methods"]["lora"]["runs"]:
+        run["observed"] = {"0 prefix": 0.2 + 0.1 * run["seed"], "1 prefix": 1.0, "1 adapter": 0.0}
+    drawn = finished.pictures(whole)
+    assert "gates-lora" in drawn["movie"]
+    assert not any(name.startswith("gates") for name in drawn["own"])
+    picture = drawn["movie"]["gates-lora"]
+    (axes,) = picture.figure.axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["Layer 0", "Layer 1"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["prefix", "adapter"]
+    strength = {(p.get_x() + 0.49, p.get_y() + 0.48): p.get_alpha() for p in axes.patches}
+    assert strength[0, 0] == pytest.approx(0.4 * strength[0, 1])
+    assert strength[1, 1] == 0
+    said = tips(inline_svg(picture.figure), "lora")
+    assert sorted(set(said)) == [
+        "LoRA, layer 0, prefix: 0.40 ± 0.10, 3 seeds",
+        "LoRA, layer 1, adapter: 0.00 ± 0.00, 3 seeds",
+        "LoRA, layer 1, prefix: 1.00 ± 0.00, 3 seeds",
+    ]
+
+
 # Files -------------------------------------------------------------------------------------------
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests import finished
-from tests.conftest import ROOT
+from tests.conftest import ROOT, new_project
 from tunetrail.cli import execute, main
+from tunetrail.dag import Dag
 from tunetrail.files import write_json
 from tunetrail.report import text
 from tunetrail.verdicts.costs import known_pairs
@@ -24,6 +25,9 @@ COSTS = {
     "lora": {"parameters": 75e3, "latency_ms": 5.1},
     "head": {"parameters": 1e3, "latency_ms": 5.0},
 }
+
+
+TITLES = {"full": "full fine-tuning", "lora": "LoRA"}
 
 
 def both_ways(**known: Pair) -> dict[tuple[str, str], Pair]:
@@ -42,6 +46,12 @@ def test_what_is_open_dominates_nobody_and_the_highest_score_is_picked() -> None
         "It has the highest mean score of the methods that no other makes pointless.",
         "That it is better than lora and head is not shown.",
     ]
+
+
+def test_reasons_call_a_method_by_its_title_where_it_has_one() -> None:
+    found = recommend(SCORES, COSTS, {}, {}, ["parameters"], TITLES)
+    assert found.candidates == ["full", "lora", "head"]
+    assert found.reasons[1] == "That it is better than LoRA and head is not shown."
 
 
 def test_a_cheaper_method_that_matches_makes_the_dearer_one_pointless() -> None:
@@ -72,7 +82,7 @@ def test_better_at_the_same_cost_dominates() -> None:
 def test_limits_leave_out_and_say_why() -> None:
     found = ask({}, parameters=100e3, latency_ms=5.05)
     assert found.pick == "head"
-    assert found.outside["full"] == "parameters 2.2e+07 > 100,000"
+    assert found.outside["full"] == "parameters 22,000,000 > 100,000"
     assert found.reasons == ["It is the only method within the limits."]
 
 
@@ -128,7 +138,7 @@ def test_limits_on_the_command_line_go_before_those_of_params(
     assert list(found) == ["movie"]
     assert found["movie"]["pick"] == "lora"
     assert found["movie"]["outside"] == {
-        "full": "trainable_parameters 2.25665e+07 > 100,000",
+        "full": "trainable_parameters 22,566,531 > 100,000",
         "houlsby": "trainable_parameters 606,339 > 100,000",
         "head": "trainable_parameters is not known",
     }
@@ -152,6 +162,16 @@ def test_pretraining_and_its_checkpoint_count(
     assert found["costs"]["lora"]["train_seconds"] == 60
     assert found["outside"]["lora"] == "train_seconds 60 > 20; artifact_mb 90.2857 > 90"
     assert "lora-r2" not in found["outside"]
+
+
+def test_limits_are_part_of_the_stage_that_writes_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = new_project(tmp_path / "project")
+    monkeypatch.chdir(project.root)
+    assert Dag(project.root).cells["compare"].command.endswith("--limits ''")
+    project.change(limits={"latency_ms": 5})
+    assert Dag(project.root).cells["compare"].command.endswith("--limits '--latency_ms 5'")
 
 
 def test_in_words_for_every_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,10 +18,12 @@ from rich.console import Console
 from pipelines.progress import show_results
 from tests import finished
 from tests.conftest import Project
-from tunetrail.report import details, facts, figures, html, style, text
+from tunetrail.report import details, facts, figures, gates, html, style, text
 from tunetrail.report.failures import clear_failures, failures_page, write_failures
 from tunetrail.report.markdown import markdown_table
 from tunetrail.report.page import Cell, page, table
+from tunetrail.report.recommended import in_words, recommended
+from tunetrail.verdicts.costs import costs_of
 
 FAILURES = [
     {"stage": "train@movie-lora-1", "reason": "the loss became nan\n  fix: lower <the> rate"},
@@ -174,7 +176,7 @@ def test_tables_can_be_named_scrolled_and_sorted() -> None:
                 float(value or 0)
         for row in found.all("tbody")[0].all("tr"):
             assert [e.get("scope") for e in row.all("th")] == ["row"]
-    assert len(set(names)) == len(names) == 6 * len(finished.TASKS) + 1
+    assert len(set(names)) == len(names) == 9 * len(finished.TASKS) + 1
     boards = [e for e in tree().all("table") if e.get("class") == "board"]
     for board in boards:
         (ordered,) = (e for e in board.all("th") if e.get("aria-sort"))
@@ -646,30 +648,119 @@ def test_the_made_up_comparison_has_the_shape_of_a_real_one(
 # -- gates ----------------------------------------------------------------------------------------
 
 
-def test_gates_are_a_table_of_layers_for_the_chosen_seed() -> None:
+def test_gates_are_a_table_of_layers_with_their_spread_over_seeds() -> None:
     task = finished.comparison()["tasks"]["movie"]
     for run in task["methods"]["lora"]["runs"]:
-        of_chosen = run["seed"] == 2
         run["observed"] = {
-            "0 prefix": 0.25 if of_chosen else 0.9,
-            "0 LoRA <query>": 0.5,
-            "2 prefix": 0.75 if of_chosen else 0.9,
+            "0 prefix": 0.2 + 0.1 * run["seed"],
+            "10 LoRA <query>": 0.5,
+            "2 prefix": 0.6 + 0.1 * run["seed"],
             "prompt": 0.125,
         }
-    shown = details.observed_table(task)
-    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in shown.split("<tr")[1:]]
-    assert rows[0] == ["Method", "Of", "Layer 0", "Layer 2", "Mean"]
-    assert [row[1:] for row in rows[1:]] == [
-        ["prefix", "0.25", "0.75", "0.50"],
-        ["LoRA &lt;query&gt;", "0.50", "–", "0.50"],
-        ["prompt", "–", "–", "0.12"],
+    found = gates.observed(task)["lora"]
+    rows = parse(gates.gate_table(task, "lora", found)).all("tr")
+    assert [[cell.words for cell in row.all("th", "td")] for row in rows] == [
+        ["Layer", "prefix", "LoRA <query>", "prompt"],
+        ["Layer 0", "0.40 ± 0.10", "–", "–"],
+        ["Layer 2", "0.80 ± 0.10", "–", "–"],
+        ["Layer 10", "–", "0.50 ± 0.00", "–"],
+        ["No layer", "–", "–", "0.12 ± 0.00"],
     ]
-    assert "0.90" not in shown
+    assert gates.in_words(found) == (
+        "Mean over layers: prefix 0.60 ± 0.10, LoRA <query> 0.50 ± 0.00, prompt 0.12 ± 0.00."
+    )
 
 
-def test_without_gates_there_is_no_table() -> None:
-    assert details.observed_table(finished.comparison()["tasks"]["movie"]) == ""
-    assert "which part was used" not in finished.report()
+def test_without_gates_there_is_no_figure_of_them() -> None:
+    assert gates.observed(finished.comparison()["tasks"]["movie"]) == {}
+    assert "Gates of" not in source()
+
+
+# -- tables below figures, which method to take ---------------------------------------------------
+
+
+def table_named(caption: str) -> list[list[str]]:
+    (found,) = (e for e in tree().all("table") if e.all("caption")[0].words == caption)
+    return [[cell.words for cell in row.all("th", "td")] for row in found.all("tr")]
+
+
+def test_scores_by_budget_are_a_folded_table_below_their_figure() -> None:
+    rows = table_named("Movie reviews: score by share of the training rows")
+    assert rows[0] == ["Method", "share of the training rows", "test accuracy", "seeds"]
+    assert len(rows) == 1 + 3 * len(finished.METHODS)
+    task = finished.comparison()["tasks"]["movie"]
+    half = task["methods"]["lora"]["budgets"]["half"]["summary"]["accuracy"]
+    assert ["LoRA", "50%", f"{text.spread(half)} {text.interval(half)}", "3"] in rows
+    folded = [e for e in tree().all("figure") if e.all("details")]
+    assert len(folded) == 3 * len(finished.TASKS)  # two curves of budgets, learning rates
+
+
+def test_trials_are_a_folded_table_below_their_figure() -> None:
+    rows = table_named("Movie reviews: trials by learning rate, budget full")
+    assert rows[1:6] == [
+        ["LoRA", "0.0001", "0.720", "pruned"],
+        ["LoRA", "0.0003", "0.740", "complete"],
+        ["LoRA", "0.001", "0.760", "chosen"],
+        ["LoRA", "0.003", "0.740", "complete"],
+        ["LoRA", "0.01", "–", "failed"],
+    ]
+
+
+def measured() -> dict[str, dict[str, float]]:
+    return {
+        label: costs_of(
+            finished.costs()["movie"].get(label), finished.certificates()["movie"].get(label)
+        )
+        for label in finished.METHODS
+    }
+
+
+def card(page: Element) -> Element:
+    return next(
+        e.parent for e in page.all("h3") if e.words == "Which one to take" and e.parent is not None
+    )
+
+
+def test_the_card_says_what_the_command_says() -> None:
+    whole = finished.comparison()
+    task = whole["tasks"]["movie"]
+    for limits in ({}, {"trainable_parameters": 30_000.0, "latency_ms": 9.0}):
+        made = finished.made_with(limits=limits)
+        shown = card(parse(html.render(whole, finished.costs(), finished.certificates(), made, {})))
+        found = {"movie": recommended(task, measured(), "full", whole["margin"], limits)}
+        said = " ".join(in_words(found, limits).split())
+        first, *more = (e.words for e in shown.all("strong", "li"))
+        asked = said.split(" movie: ")[0]
+        assert said == f"{asked} movie: {first[0].lower()}{first[1:]} {' '.join(more)}"
+        assert (asked in shown.words) == bool(limits)
+        assert "tunetrail recommend --max-latency-ms 5" in shown.words
+    assert first == "Take LoRA (lora-r2), accuracy 0.740 [0.713, 0.767]"
+
+
+def test_nothing_is_called_best() -> None:
+    """What is said of scores has an interval beside it; a superlative has none."""
+    whole = finished.comparison()
+    outcomes = ("win", "lose", "tie", "open")
+    for task in whole["tasks"].values():  # every sentence that there is
+        for verdict, outcome in zip(task["verdicts"].values(), outcomes, strict=True):
+            verdict["outcome"] = outcome
+    drawn = figures.inline(finished.pictures(whole))
+    page = parse(
+        html.render(whole, finished.costs(), finished.certificates(), finished.made_with(), drawn)
+    )
+    seen = [e.text for e in page.all() if e.tag not in ("script", "style")]
+    seen += [v for e in page.all() for k, v in e.attributes.items() if v and k != "style"]
+    seen.append(markdown_table(whole, finished.costs()))
+    seen += [text.summary_sentence(whole), text.EXPLAINED, text.ACROSS]
+    for name, task in whole["tasks"].items():
+        seen.append(text.chosen_sentence(name, task))
+        seen.append(text.verdict_sentence(task, "full", whole["margin"]))
+        for limits in ({}, {"trainable_parameters": 30_000.0}, {"latency_ms": 0.1}):
+            seen.append(
+                in_words({name: recommended(task, measured(), "full", 0.01, limits)}, limits)
+            )
+    assert len(seen) > 1000
+    assert [words for words in seen if re.search(r"\bbest\b", words, re.IGNORECASE)] == []
 
 
 # -- continued pretraining ------------------------------------------------------------------------

@@ -232,6 +232,7 @@ def test_without_script_everything_is_there(visit: Any) -> None:
     assert page.locator("button:visible, input:visible:not([type=radio])").count() == 0
     page.locator("#task-movie summary", has_text="Every run").click()
     assert page.locator("#task-movie details table tbody tr:visible").count() == 60  # every budget
+    assert page.locator("figure [tabindex='-1']").count() == 0
 
 
 # Figures ----------------------------------------------------------------------------------------
@@ -274,9 +275,88 @@ def test_what_is_under_the_pointer_is_told_and_its_method_stands_out(visit: Any)
     assert not tip.is_visible()
     assert float(figure.locator("[data-method=full]").first.evaluate(faint)) == 1
     # A row of a table does the same.
-    page.locator("#board-movie tbody tr[data-method=head] th").hover()
+    row = page.locator("#board-movie tbody tr[data-method=head] th")
+    row.scroll_into_view_if_needed()
+    row.hover()
     assert float(figure.locator("[data-method=full]").first.evaluate(faint)) < 0.5
     assert not tip.is_visible()
+
+
+def told(page: Any) -> str:
+    """What is told at the moment; a hidden element has its text still."""
+    tip = page.locator("#tip")
+    return str(tip.inner_text()) if tip.is_visible() else ""
+
+
+def test_the_keyboard_moves_between_marks_and_what_they_say_is_told(visit: Any) -> None:
+    page = visit()
+    figure = page.locator("#task-movie figure").first
+    focused = "document.activeElement"
+    expected = [f"full fine-tuning, seed {seed}: " for seed in (1, 2, 3)]
+    expected += ["full fine-tuning: 0.780 ± 0.011 [", "LoRA, seed 1: "]
+    # One stop a figure: what comes after it is in another one.
+    page.locator(".scroll:has(#board-movie)").focus()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate(f"!!{focused}.closest('figure')"):
+            break
+    for number, said in enumerate(expected):
+        if number:
+            page.keyboard.press("ArrowRight" if number % 2 else "ArrowDown")
+        label = page.evaluate(f"{focused}.getAttribute('aria-label')")
+        assert label.startswith(said)
+        assert told(page) == label
+        assert page.evaluate(f"{focused}.getAttribute('role')") == "img"
+        assert page.evaluate(f"getComputedStyle({focused}).outlineStyle") == "solid"
+        assert figure.locator("[tabindex='0']").count() == 1
+    faint = "e => getComputedStyle(e).opacity"
+    assert float(figure.locator("[data-method=full]").first.evaluate(faint)) < 0.5
+    place = page.evaluate("scrollY")
+    page.keyboard.press("Escape")
+    assert told(page) == ""
+    assert page.evaluate(f"{focused}.getAttribute('aria-label')").startswith(expected[-1])
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    assert told(page).startswith("head only: 0.700")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowUp")
+    assert told(page).startswith(expected[0])
+    assert page.evaluate("scrollY") == place
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    assert page.evaluate(f"{focused}.closest('figure') === document.querySelectorAll('figure')[1]")
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(f"{focused}.getAttribute('aria-label')").startswith(expected[1])
+
+
+def test_the_keyboard_skips_what_the_filter_hides(visit: Any) -> None:
+    page = visit()
+    figure = page.locator("#task-movie figure").first
+    figure.locator("[tabindex='0']").focus()
+    page.get_by_label("Find", exact=True).fill("movie lora")
+    stop = figure.locator("[tabindex='0']")
+    assert stop.count() == 1
+    stop.focus()
+    page.keyboard.press("End")
+    assert told(page).startswith("LoRA (lora-r2): 0.740")
+    page.get_by_label("Find", exact=True).fill("no such thing")
+    assert figure.locator("[tabindex]").count() == 0
+
+
+def test_a_finger_reads_the_mark_beside_it(visit: Any) -> None:
+    page = visit(viewport=PHONE, has_touch=True)
+    figure = page.locator("#task-movie figure").first
+    figure.scroll_into_view_if_needed()
+    for above in (15, 8):  # the second is near enough for Chromium to focus the mark by itself
+        for said in ("head only: 0.700", "full fine-tuning: 0.780"):
+            box = figure.locator(f"[data-tip^='{said}']").last.bounding_box()
+            middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            page.touchscreen.tap(middle[0], middle[1] - above)
+            assert told(page).startswith(said), "it stays when the finger is lifted"
+    tip = page.locator("#tip").bounding_box()
+    assert tip["x"] + tip["width"] <= PHONE["width"]
+    page.touchscreen.tap(20, 20)
+    assert told(page) == ""
 
 
 def test_paper_cuts_nothing(visit: Any) -> None:
@@ -344,7 +424,8 @@ def test_paper_is_light_unfolded_and_without_controls(visit: Any, tmp_path: Path
     assert page.locator("body").evaluate("e => getComputedStyle(e).color") == "rgb(27, 32, 38)"
     for hidden in ("nav", "#filter", "#theme", ".copy", ".skip"):
         assert page.locator(f"{hidden}:visible").count() == 0, hidden
-    assert page.locator("details table:visible").count() == 6
+    # Runs, options and pairs; below figures two curves of budgets and learning rates.
+    assert page.locator("details table:visible").count() == 6 * len(finished.TASKS)
     headings = page.locator("#board-movie thead th:visible")
     assert "time of a run" in headings.all_inner_texts()
     breaks = "e => getComputedStyle(e).breakBefore"

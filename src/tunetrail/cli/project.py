@@ -306,8 +306,8 @@ def recommend(
 
     Example: tunetrail recommend --max-latency-ms 5 --max-parameters 100000
     """
-    from tunetrail.cli.recommended import in_words
     from tunetrail.params import read_params
+    from tunetrail.report.recommended import in_words
     from tunetrail.stages.recommend import recommendations
 
     given = {

@@ -312,6 +312,7 @@ def compare(
     out: Path,
     tuned: OptionalPart = "",
     more_seeds: OptionalPart = "",
+    limits: OptionalPart = "",
     params: ParamsOption = PARAMS,
 ) -> None:
     """Put all results into a table, JSON, plots and the report."""

@@ -13,6 +13,7 @@ from tunetrail.report.canvas import (
     start,
     styled,
 )
+from tunetrail.report.page import Cell, table
 from tunetrail.report.style import styles
 from tunetrail.report.text import Json, interval, spread, titles
 from tunetrail.report.text import score as shown
@@ -166,6 +167,37 @@ def budget_plot(task: Json, axis: Axis) -> Figure:
     axes.grid()
     method_legend(figure, names)
     return figure
+
+
+def budget_table(task: Json, axis: Axis) -> str:
+    """The numbers of the figure: a row a method and budget.
+
+    Args:
+        task: One task of the comparison.
+        axis: The budgets, and what they differ in.
+    """
+    metric, names = task["primary"], titles(task)
+    shown_of = [
+        (label, budget, method["budgets"][budget]["summary"][metric])
+        for label, method in task["methods"].items()
+        for budget in axis.places
+    ]
+    rows = [
+        [
+            Cell(names[label]),
+            Cell(_tick(axis, budget), value=axis.places[budget]),
+            Cell(spread(found), interval(found), found["mean"]),
+            Cell(str(found["count"]), value=found["count"]),
+        ]
+        for label, budget, found in shown_of
+    ]
+    return table(
+        f"{task['title']}: score by {axis.title}",
+        ["Method", axis.title, f"test {task['metric_titles'][metric]}", "seeds"],
+        rows,
+        numeric={1, 2, 3},
+        methods=[label for label, *_ in shown_of],
+    )
 
 
 def _tick(axis: Axis, budget: str) -> str:

@@ -72,42 +72,6 @@ def pairs_table(task: Json, baseline: str) -> str:
     return table(f"All pairs: {task['title']}", header, rows, numeric={2, 3, 4})
 
 
-def observed_table(task: Json) -> str:
-    """What methods observe of themselves (gates), a column a layer; nothing where none does."""
-    names, rows, labels = text.titles(task), [], []
-    chosen = {
-        label: next(r for r in entry["runs"] if r["seed"] == entry["selected_seed"])
-        for label, entry in task["methods"].items()
-    }
-    places: dict[tuple[str, str], dict[str, float]] = {}
-    for label, run in chosen.items():
-        for name, value in run["observed"].items():
-            layer, _, what = name.partition(" ") if name[0].isdigit() else ("", "", name)
-            places.setdefault((label, what), {})[layer] = value
-    layers = sorted({int(k) for found in places.values() for k in found if k})
-    for (label, what), found in places.items():
-        mean = sum(found.values()) / len(found)
-        shown = [found.get(str(layer)) for layer in layers]
-        rows.append(
-            [
-                Cell(names[label]),
-                Cell(what),
-                *(Cell(ABSENT if v is None else f"{v:.2f}", value=v) for v in shown),
-                Cell(f"{mean:.2f}", value=mean),
-            ]
-        )
-        labels.append(label)
-    if not rows:
-        return ""
-    return table(
-        f"Means of gates on the selection set: {task['title']}",
-        ["Method", "Of", *(f"Layer {layer}" for layer in layers), "Mean"],
-        rows,
-        numeric=set(range(2, 3 + len(layers))),
-        methods=labels,
-    )
-
-
 def across_table(comparison: Json) -> str:
     """A row a method over all tasks; nothing where there is one task."""
     if len(comparison["tasks"]) < 2:

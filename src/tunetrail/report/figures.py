@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunetrail.report import learning_rates, text, tradeoffs
+from tunetrail.report import gates, learning_rates, text, tradeoffs
 from tunetrail.report.across import improvement_plot, profile_plot
-from tunetrail.report.budgets import budget_axes, budget_plot
+from tunetrail.report.budgets import budget_axes, budget_plot, budget_table
 from tunetrail.report.output import inline_svg, save
 from tunetrail.report.plots import difference_plot, loss_plot, score_plot
-from tunetrail.report.text import Json
+from tunetrail.report.text import Json, titles
 from tunetrail.verdicts.costs import COSTS, costs_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Picture(NamedTuple):
         caption: How to read it.
         figure: The drawing.
         note: What it shows, in words; empty where the tables say it.
+        table: Its numbers as an HTML table; empty where other tables of the report have them.
         choice: What it is called among figures of the same title, of which one at a time is seen;
             empty where it stands alone.
     """
@@ -37,6 +38,7 @@ class Picture(NamedTuple):
     caption: str
     figure: Figure
     note: str = ""
+    table: str = ""
     choice: str = ""
 
 
@@ -67,6 +69,7 @@ def draw(
             ),
             **_budgets(task),
             **_learning_rates(task),
+            **_gates(task),
             "loss": Picture(
                 "Training loss", "Mean over seeds at each step.", loss_plot(task, histories[name])
             ),
@@ -112,7 +115,7 @@ def _tradeoffs(
                     *([times] if times and cost == "train_seconds" else []),
                 ]
             ),
-            tradeoffs.SHOWN[cost].title,
+            choice=tradeoffs.SHOWN[cost].title,
         )
         for cost in COSTS
         if any(cost in found for found in measured.values())
@@ -127,6 +130,7 @@ def _budgets(task: Json) -> dict[str, Picture]:
             f"Score by {axis.title}",
             "Rings: every seed. Marker and bar: mean and 95% t interval over seeds.",
             budget_plot(task, axis),
+            table=budget_table(task, axis),
         )
     return found
 
@@ -138,8 +142,23 @@ def _learning_rates(task: Json) -> dict[str, Picture]:
             "Score of every trial on the selection set, one seed each.",
             learning_rates.learning_rate_plot(task, budget, records),
             learning_rates.in_words(task, budget, records),
+            learning_rates.trials_table(task, budget, records),
         )
         for budget, records in learning_rates.tuned(task).items()
+    }
+
+
+def _gates(task: Json) -> dict[str, Picture]:
+    return {
+        f"gates-{label}": Picture(
+            f"Gates of {titles(task)[label]}",
+            "How far each part was open in each layer: mean over the texts of the selection set, "
+            "then mean ± standard deviation over seeds. 0 shuts a part off.",
+            gates.gate_plot(task, label, found),
+            gates.in_words(found),
+            gates.gate_table(task, label, found),
+        )
+        for label, found in gates.observed(task).items()
     }
 
 
@@ -184,8 +203,8 @@ def inline(pictures: Pictures) -> dict[str, list[Json]]:
     Figures of one title with a choice become one entry.
 
     Returns:
-        Entries of ``title``, ``caption`` and ``views``, each with ``name``, ``choice``, ``note``
-        and ``drawing`` (an ``<svg>`` element).
+        Entries of ``title``, ``caption`` and ``views``, each with ``name``, ``choice``, ``note``,
+        ``table`` (HTML) and ``drawing`` (an ``<svg>`` element).
     """
     shown: dict[str, list[Json]] = {}
     for task, found in pictures.items():
@@ -195,6 +214,7 @@ def inline(pictures: Pictures) -> dict[str, list[Json]]:
                 "name": name,
                 "choice": picture.choice,
                 "note": picture.note,
+                "table": picture.table,
                 "drawing": inline_svg(picture.figure),
             }
             entry = {"title": picture.title, "caption": picture.caption, "views": []}

@@ -9,9 +9,11 @@ from tunetrail.report import details, facts, text
 from tunetrail.report.figures import ALL_TASKS
 from tunetrail.report.leaderboard import leaderboard
 from tunetrail.report.page import page
+from tunetrail.report.recommended import limits_in_words, recommended, sentences
 from tunetrail.report.style import shape, styles
 from tunetrail.report.templates import fill
 from tunetrail.report.text import Json
+from tunetrail.verdicts.costs import costs_of
 
 SCRIPT = Path(__file__).with_name("report.js")
 
@@ -31,7 +33,8 @@ def render(
             baseline's training time is 1; where that was not measured, the slowest method's is.
         costs: Costs by task and label; either may lack an entry.
         certificates: ONNX certificates by task and label; either may lack an entry.
-        provenance: Commit, versions, machine and settings of the comparison.
+        provenance: Commit, versions, machine and settings of the comparison, with the limits
+            that recommendations keep to.
         figures: What ``figures.inline`` returned; tasks may be missing.
         failures: ``stage`` and ``reason`` of what failed, where only a part could be compared.
     """
@@ -48,6 +51,13 @@ def render(
             "pairs": details.pairs_table(task, baseline),
             "tuned": any("tuning" in cost for cost in costs.get(name, {}).values()),
             "times": text.times_sentence(task, costs.get(name, {})),
+            "take": _take(
+                task,
+                costs.get(name, {}),
+                certificates.get(name, {}),
+                comparison,
+                provenance["limits"],
+            ),
             "costs": details.costs_table(
                 task, costs.get(name, {}), certificates.get(name, {}), baseline
             ),
@@ -55,7 +65,6 @@ def render(
             "runs": details.runs_table(task),
             "options": details.options_table(task),
             "pretraining": details.pretraining_table(task),
-            "observed": details.observed_table(task),
             "certificates": details.certificates_table(task, certificates.get(name, {})),
         }
         for name, task in comparison["tasks"].items()
@@ -72,6 +81,7 @@ def render(
         across=details.across_table(comparison),
         across_figures=figures.get(ALL_TASKS, []),
         provenance=facts.provenance_facts(comparison, provenance),
+        limits=limits_in_words(provenance["limits"]) if provenance["limits"] else "",
         changed=bool(provenance["git_dirty"]),
         reproduce=facts.reproduce(provenance),
         record=facts.as_json(comparison, provenance),
@@ -111,6 +121,16 @@ def _tile(task: Json) -> Json:
         if several
         else "one seed, so without an interval",
     }
+
+
+def _take(task: Json, costs: Json, certificates: Json, comparison: Json, limits: Json) -> Json:
+    """What the command ``recommend`` says of a task: the pick in a line, and the rest."""
+    measured = {
+        label: costs_of(costs.get(label), certificates.get(label)) for label in task["methods"]
+    }
+    baseline, margin = comparison["baseline"], comparison["margin"]
+    first, *more = sentences(recommended(task, measured, baseline, margin, limits))
+    return {"first": first[:1].upper() + first[1:], "more": more}
 
 
 def _methods(comparison: Json) -> list[Json]:

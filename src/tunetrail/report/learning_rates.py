@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.report.canvas import log_axis, mark, method_legend, start, styled
+from tunetrail.report.page import Cell, table
 from tunetrail.report.style import INK, styles
-from tunetrail.report.text import Json, edge_sentence, plural, titles
+from tunetrail.report.text import ABSENT, Json, edge_sentence, plural, titles
 from tunetrail.report.text import score as shown
 
 if TYPE_CHECKING:
@@ -68,10 +69,7 @@ def learning_rate_plot(task: Json, budget: str, records: dict[str, Json]) -> Fig
     lower = axes.get_xaxis_transform()
     for label, record in records.items():
         colour, marker, dash = look[label]
-        trials = sorted(
-            (t for t in record["trials"] if _RATE in t["options"]),
-            key=lambda t: t["options"][_RATE],
-        )
+        trials = _by_rate(record)
         done = [t for t in trials if t["state"] == "complete" and t["score"] is not None]
         ended = [t for t in trials if t not in done]
         line: Json = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 5}
@@ -85,12 +83,12 @@ def learning_rate_plot(task: Json, budget: str, records: dict[str, Json]) -> Fig
             y = 0.02 if reached is None else reached
             drawn.append(axes.scatter([at], [y], s=30, linewidths=1.2, **cross, **where))
             tips.append([_tip(names[label], trial)])
-        chosen = [t for t in done if t["options"] == t["options"] | record["chosen"]][:1]
-        for trial in chosen:
-            spot = ([trial["options"][_RATE]], [trial["score"]])
+        chosen = _chosen(record)
+        if chosen is not None:
+            spot = ([chosen["options"][_RATE]], [chosen["score"]])
             ring: Json = {"s": 110, "facecolors": "none", "edgecolors": colour, "linewidths": 1.4}
             drawn.append(axes.scatter(*spot, **ring))
-            tips.append([f"{_tip(names[label], trial)}, chosen"])
+            tips.append([f"{_tip(names[label], chosen)}, chosen"])
         mark(label, drawn, tips=tips)
     axes.margins(0.06, 0.12)
     log_axis(axes)
@@ -107,6 +105,59 @@ def learning_rate_plot(task: Json, budget: str, records: dict[str, Json]) -> Fig
     axes.legend(handles=handles, loc="best")
     method_legend(figure, {label: names[label] for label in records})
     return figure
+
+
+def trials_table(task: Json, budget: str, records: dict[str, Json]) -> str:
+    """The numbers of the figure: a row a trial.
+
+    Args:
+        task: One task of the comparison.
+        budget: What the trials could use.
+        records: Label → what tuning found (:func:`tuned`).
+    """
+    names = titles(task)
+    metric = next(iter(records.values()))["metric"]
+    rows, labels = [], []
+    for label, record in records.items():
+        chosen = _chosen(record)
+        for trial in _by_rate(record):
+            rate, reached = trial["options"][_RATE], trial["score"]
+            rows.append(
+                [
+                    Cell(names[label]),
+                    Cell(f"{rate:.2g}", value=rate),
+                    Cell(ABSENT if reached is None else shown(reached), value=reached),
+                    Cell("chosen" if trial is chosen else trial["state"]),
+                ]
+            )
+            labels.append(label)
+    return table(
+        f"{task['title']}: trials by learning rate, budget {budget}",
+        [
+            "Method",
+            "learning rate",
+            f"selection {task['metric_titles'].get(metric, metric)}",
+            "outcome",
+        ],
+        rows,
+        numeric={1, 2},
+        methods=labels,
+    )
+
+
+def _by_rate(record: Json) -> list[Json]:
+    """Trials with a learning rate, from the lowest."""
+    trials = [trial for trial in record["trials"] if _RATE in trial["options"]]
+    return sorted(trials, key=lambda trial: float(trial["options"][_RATE]))
+
+
+def _chosen(record: Json) -> Json | None:
+    """The complete trial whose options were taken, if there is one."""
+    for trial in _by_rate(record):
+        complete = trial["state"] == "complete" and trial["score"] is not None
+        if complete and trial["options"] == trial["options"] | record["chosen"]:
+            return trial
+    return None
 
 
 def _tip(title: str, trial: Json) -> str:

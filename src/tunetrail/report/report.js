@@ -130,6 +130,7 @@
     const text = hidden ? `${hidden} of ${rows} results hidden` : `All ${rows} results shown`;
     if (state.textContent !== text) state.textContent = text;
     state.classList.toggle("some", hidden > 0);
+    setStops();
   }
 
   // Address: "#SECTION?find=…&hide-method=…&hide-task=…&sort=TABLE:COLUMN:ORDER".
@@ -221,25 +222,85 @@
     setTimeout(() => (told.textContent = text)); // the same text twice is told twice
   }
 
-  // Pointer: what is under it is told, and its method stands out in all figures.
+  // Telling: what the pointer or the keyboard is on is told, and its method stands out in all figures.
+
+  const drawings = () => all("figure svg:has([data-tip])");
+
+  /** Marks that the keyboard can reach, one method after the other; of parts that tell the same, as
+      line and marker do, the last. */
+  function marksOf(drawing) {
+    const shown = all("[data-tip]", drawing).filter((mark) => !mark.closest("[hidden]"));
+    const marks = [...new Map(shown.map((mark) => [mark.dataset.tip, mark])).values()];
+    const method = (mark) => mark.closest("[data-method]").dataset.method;
+    const methods = [...new Set(marks.map(method))];
+    return marks.sort((one, other) => methods.indexOf(method(one)) - methods.indexOf(method(other)));
+  }
+
+  /** A figure is one tab stop: the mark the reader was on, or the first. */
+  function setStops() {
+    for (const drawing of drawings()) {
+      const marks = marksOf(drawing);
+      const stop = marks.find((mark) => mark.tabIndex === 0) ?? marks[0];
+      for (const mark of all("[tabindex]", drawing)) mark.removeAttribute("tabindex");
+      for (const mark of marks) mark.setAttribute("tabindex", mark === stop ? 0 : -1);
+    }
+  }
+
+  function step(event) {
+    const mark = event.target.closest?.("figure svg [data-tip]");
+    if (!mark || event.altKey || event.ctrlKey || event.metaKey) return;
+    const marks = marksOf(mark.closest("svg"));
+    const place = marks.indexOf(mark);
+    const last = marks.length - 1;
+    const next = {
+      ArrowRight: Math.min(place + 1, last), ArrowDown: Math.min(place + 1, last),
+      ArrowLeft: Math.max(place - 1, 0), ArrowUp: Math.max(place - 1, 0), Home: 0, End: last,
+    }[event.key];
+    if (next === undefined) return;
+    event.preventDefault(); // the page does not scroll
+    marks[next].focus();
+  }
+
+  /** A finger covers more than a mark: the nearest one within its width. */
+  function underFinger(event) {
+    const drawing = event.target.closest?.("figure svg");
+    if (!drawing) return event.target;
+    const away = (mark) => {
+      const { left, right, top, bottom } = mark.getBoundingClientRect();
+      return Math.hypot((left + right) / 2 - event.clientX, (top + bottom) / 2 - event.clientY);
+    };
+    const near = marksOf(drawing).map((mark) => [away(mark), mark]).sort(([one], [other]) => one - other)[0];
+    return near && near[0] <= FINGER ? near[1] : event.target;
+  }
+
+  const FINGER = 22; // half the width of a fingertip, in CSS pixels
 
   function startTelling() {
     const tip = document.createElement("div");
     tip.id = "tip";
     tip.hidden = true;
     document.body.append(tip);
-    const tell = (event) => {
-      const told = event?.target.closest?.("[data-tip]");
+    for (const drawing of drawings()) {
+      drawing.setAttribute("role", "group"); // an image would have no parts
+      for (const mark of all("[data-tip]", drawing)) {
+        mark.setAttribute("role", "img");
+        mark.setAttribute("aria-label", mark.dataset.tip);
+      }
+    }
+    setStops();
+    let told = null;
+    const tell = (target, x, y) => {
+      told = target?.closest?.("[data-tip]") ?? null;
       tip.hidden = !told;
       if (told) {
         tip.textContent = told.dataset.tip;
         const { clientWidth: width, clientHeight: height } = root;
-        const [right, below] = [event.clientX + 14, event.clientY + 18];
+        const [right, below] = [x + 14, y + 18];
         tip.style.left = `${Math.max(8, Math.min(right, width - tip.offsetWidth - 8))}px`;
-        const above = event.clientY - tip.offsetHeight - 10;
+        const above = y - tip.offsetHeight - 10;
         tip.style.top = `${below + tip.offsetHeight > height ? above : below}px`;
       }
-      const marked = event?.target.closest?.("figure [data-method], tbody [data-method]");
+      const marked = target?.closest?.("figure [data-method], tbody [data-method]");
       const section = marked?.closest("section");
       const label = marked?.dataset.method;
       for (const each of all("section")) {
@@ -250,10 +311,29 @@
           part.classList.toggle("named", lit && part.dataset.method === label);
       }
     };
-    addEventListener("pointerover", tell);
-    addEventListener("scroll", () => tell(), { passive: true });
-    addEventListener("keydown", (event) => event.key === "Escape" && tell());
-    document.addEventListener("pointerleave", () => tell());
+    const tellOf = (mark) => {
+      const { right, bottom } = mark.getBoundingClientRect();
+      tell(mark, right - 10, bottom - 10);
+    };
+    addEventListener("pointerover", (event) => {
+      const target = event.pointerType === "touch" ? underFinger(event) : event.target;
+      tell(target, event.clientX, event.clientY);
+    });
+    addEventListener("focusin", (event) => {
+      const mark = event.target.closest("figure svg [data-tip]");
+      if (!mark) return;
+      for (const each of all("[tabindex='0']", mark.closest("svg"))) each.tabIndex = -1;
+      mark.tabIndex = 0;
+      tellOf(mark);
+    });
+    // A tap tells of another mark before it takes the focus from this one.
+    addEventListener("focusout", (event) => event.target === told && tell());
+    // The browser scrolls to what gets the focus; its tip goes along.
+    const follow = () => (told && told === document.activeElement ? tellOf(told) : tell());
+    addEventListener("scroll", follow, { passive: true });
+    addEventListener("keydown", (event) => (event.key === "Escape" ? tell() : step(event)));
+    // A finger that is lifted leaves as well, and wants to read.
+    document.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && tell());
   }
 
   // Print: what is folded is unfolded, and folded again afterwards.

@@ -36,10 +36,10 @@ def score(value: float, digits: int = 3) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def spread(summary: Json) -> str:
+def spread(summary: Json, digits: int = 3) -> str:
     """Mean and standard deviation over seeds, ``0.771 ± 0.008``; the mean alone for one seed."""
-    mean = score(summary["mean"])
-    return mean if summary["std"] is None else f"{mean} ± {score(summary['std'])}"
+    mean = score(summary["mean"], digits)
+    return mean if summary["std"] is None else f"{mean} ± {score(summary['std'], digits)}"
 
 
 def interval(summary: Json) -> str:

@@ -83,13 +83,13 @@ def in_words(task: Json, found: Recommendation) -> str:
     names = titles(task)
     kept = ", ".join(names[label] for label in found.candidates)
     aside = [
-        f"{names[label]}: {names[by]} is {_plain(why)}."
+        f"{names[label]}: {names[by]} is {plain(why)}."
         for label, (by, why) in found.dominated.items()
     ]
     return " ".join([f"Not dominated: {kept}.", *aside])
 
 
-def _plain(why: str) -> str:
+def plain(why: str) -> str:
     """The reason with the titles of costs for their names."""
     for name, cost in SHOWN.items():
         why = why.replace(name, cost.title.lower().replace("onnx", "ONNX"))

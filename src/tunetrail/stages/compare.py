@@ -163,6 +163,7 @@ def _write(
         "numerics": first.numerics.model_dump(),
         "budgets": {label: _shown(budget) for label, budget in params.budgets.items()},
         "seeds": list(params.seeds),
+        "limits": params.limits.model_dump(exclude_none=True),
     }
     with replacing(out) as folder:
         write_json(folder / COMPARISON, comparison)

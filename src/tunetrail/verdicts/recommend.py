@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 #: Times and memory are measured: less than this share apart they are taken as equal.
@@ -45,6 +46,7 @@ def recommend(
     pairs: Mapping[tuple[str, str], Pair],
     limits: Mapping[str, float],
     counted: Sequence[str],
+    titles: Mapping[str, str] = MappingProxyType({}),
 ) -> Recommendation:
     """Recommend a method of one task.
 
@@ -58,11 +60,12 @@ def recommend(
         pairs: For (label, other label) what is known, in both directions.
         limits: Most that each cost may be, by name.
         counted: Names of the costs that domination looks at.
+        titles: What the reasons call a label, where not by itself.
     """
     outside = {}
     for label in scores:
         over = [
-            f"{name} {costs[label][name]:,g} > {most:,g}"
+            f"{name} {written(costs[label][name])} > {written(most)}"
             if name in costs[label]
             else f"{name} is not known"
             for name, most in limits.items()
@@ -80,9 +83,14 @@ def recommend(
                 break
     candidates = [label for label in inside if label not in dominated]
     pick = candidates[0] if candidates else None
-    return Recommendation(
-        pick, candidates, dominated, outside, _reasons(candidates, inside, dominated, pairs, limits)
-    )
+    called = {label: titles.get(label, label) for label in scores}
+    reasons = _reasons(candidates, inside, dominated, pairs, limits, called)
+    return Recommendation(pick, candidates, dominated, outside, reasons)
+
+
+def written(cost: float) -> str:
+    """``22,566,531`` or ``4.9``."""
+    return f"{cost:,.0f}" if cost >= 1000 else f"{cost:g}"
 
 
 def _dominates(
@@ -111,6 +119,7 @@ def _reasons(
     dominated: Mapping[str, tuple[str, str]],
     pairs: Mapping[tuple[str, str], Pair],
     limits: Mapping[str, float],
+    called: Mapping[str, str],
 ) -> list[str]:
     if not inside:
         return ["No method is within the limits."]
@@ -124,13 +133,15 @@ def _reasons(
             f"It has the highest mean score of the methods{within} that no other makes pointless."
         )
     unsettled = [
-        label for label in candidates[1:] if not pairs.get((pick, label), Pair(False, False)).better
+        called[label]
+        for label in candidates[1:]
+        if not pairs.get((pick, label), Pair(False, False)).better
     ]
     if unsettled:
         reasons.append(f"That it is better than {_list(unsettled)} is not shown.")
     for label, (by, why) in dominated.items():
         if by == pick:
-            reasons.append(f"Against {label} it is {why}.")
+            reasons.append(f"Against {called[label]} it is {why}.")
     return reasons
 
 
