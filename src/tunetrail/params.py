@@ -116,7 +116,7 @@ class Params(Settings):
     more_seeds: MoreSeeds = Field(
         default=MoreSeeds(), description="beyond `seeds` (dvc.yaml has the default)"
     )
-    limits: Limits = Limits()  # no stage reads it, so DVC needs not know it
+    limits: Limits = Limits()  # dvc.yaml has the default
 
     @field_validator("project")
     @classmethod
