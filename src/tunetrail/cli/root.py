@@ -64,6 +64,8 @@ Examples:
 
   tunetrail recommend             which method to take, under your limits
 
+  tunetrail pairs                 every pair of methods, told apart or not
+
   tunetrail methods lora          options and defaults of a method
 
   tunetrail recipe list           experiments of papers, ready to run
