@@ -14,10 +14,12 @@ import pytest
 import yaml
 from scipy import stats
 
+from tests import finished as comparisons
 from tests.conftest import Project
 from tunetrail.cli import main
 from tunetrail.dag import CODE
 from tunetrail.errors import TuneTrailError
+from tunetrail.files import write_json
 from tunetrail.params import check_sources, read_params
 from tunetrail.recipes import rules
 from tunetrail.recipes.claims import Claim
@@ -26,6 +28,7 @@ from tunetrail.recipes.projects import check_data, sources, write_project
 from tunetrail.recipes.recipe import RECIPES, Recipe, plan_files, read_recipe, recipe_names
 from tunetrail.recipes.results import judge, page, write_results
 from tunetrail.recipes.vocabulary import overlaps, training_texts
+from tunetrail.report import figures
 from tunetrail.verdicts.difference import Difference, paired_difference
 
 PLANS = sorted(RECIPES.glob("*/*/*.yaml"))
@@ -362,12 +365,40 @@ def test_claims_are_shown_with_their_numbers(tmp_path: Path) -> None:
             "title": "T", "paper": "P", "scale": "laptop", "claims": {"one": judged},
             "comparisons": {},
         },
-        {"one-0": "one-0.svg"},
+        {"one-0": ["one-0.svg"]},
     )  # fmt: skip
     assert "| x     | **not supported** |" in shown
     assert "−0.300" in shown
     assert "holds in 0 of 1 cells and fails in 1" in shown
     assert "](one-0.svg)" in shown
+
+
+@pytest.mark.filterwarnings("error")
+def test_results_have_a_curve_where_budgets_differ(tmp_path: Path) -> None:
+    content = comparisons.comparison()
+    for task in content["tasks"].values():
+        task["methods"]["full"] |= {"start": "pretrained"}
+    write_json(tmp_path / "comparison" / "comparison.json", content)
+    plan = {key: dict.fromkeys(content["tasks"]["movie"][key]) for key in ("methods", "budgets")}
+    (tmp_path / "params.yaml").write_text(
+        yaml.safe_dump({"tasks": dict.fromkeys(content["tasks"]), **plan})
+    )
+    for task in content["tasks"]:
+        for label, (_, trainable, _) in comparisons.METHODS.items():
+            cost = {"trainable_parameters": trainable}
+            write_json(tmp_path / "runs" / "cost" / task / f"{label}.json", cost)
+    plots = tmp_path / "comparison"
+    figures.write(comparisons.pictures(content), plots / "plots", plots / "png")
+    found = {"c": Observed("c", tmp_path)}
+    part = {"kind": "fewer_parameters", "method": "lora", "than": "full"}
+    declared = {"title": "T", "paper": "P", "comparisons": {"c": "x"}}
+    recipe = Recipe.model_validate(declared | {"claims": {"one": {"says": "x", "parts": [part]}}})
+    recipe.model_dump(mode="json")
+    write_results(judge(recipe, "id", "laptop", found), found, tmp_path / "results")
+    shown = (tmp_path / "results" / "results.md").read_text()
+    for figure in ("c-movie-by-fraction.svg", "c-own-by-epochs.svg"):
+        assert f"]({figure})" in shown
+        assert "<svg" in (tmp_path / "results" / figure).read_text()
 
 
 def test_unknown_kind_of_claim_is_refused() -> None:
@@ -393,7 +424,7 @@ def test_claims_read_a_finished_comparison_as_its_own_verdicts_do(
             assert cell[key] == pytest.approx(verdict[key])
     write_results(judged, found, tmp_path / "results")
     shown = (tmp_path / "results" / "results.md").read_text()
-    for figure in ("one-0.svg", "c-movie.svg", "c-own.svg"):
+    for figure in ("one-0.svg", "c-movie-difference.svg", "c-own-difference.svg"):
         assert f"]({figure})" in shown
         assert "<svg" in (tmp_path / "results" / figure).read_text()
     train = training_texts(folder / "data/canonical/own")

@@ -199,6 +199,11 @@ class MoreWhereUnfamiliar(_Part):
         return record | {"verdict": rules.falls(trend), "trend": trend._asdict()}
 
 
+def _kind(part: Any) -> str | None:
+    """Of a part as it is declared, or as it is parsed."""
+    return part.get("kind") if isinstance(part, Mapping) else getattr(part, "kind", None)
+
+
 Part = Annotated[
     Annotated[NotWorse, Tag("not_worse")]
     | Annotated[KeepsUp, Tag("keeps_up")]
@@ -207,7 +212,7 @@ Part = Annotated[
     | Annotated[VariesNoMore, Tag("varies_no_more")]
     | Annotated[FewerParameters, Tag("fewer_parameters")]
     | Annotated[MoreWhereUnfamiliar, Tag("more_where_unfamiliar")],
-    Discriminator(lambda given: given.get("kind")),
+    Discriminator(_kind),
 ]
 
 

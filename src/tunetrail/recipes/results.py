@@ -39,12 +39,12 @@ def write_results(judged: dict[str, Any], found: Mapping[str, Observed], out: Pa
         write_text(folder / PAGE, page(judged, drawn))
 
 
-def page(judged: dict[str, Any], drawn: Mapping[str, str]) -> str:
+def page(judged: dict[str, Any], drawn: Mapping[str, Sequence[str]]) -> str:
     """The results as Markdown.
 
     Args:
         judged: What :func:`judge` returned.
-        drawn: File of the figure of a part (``CLAIM-NUMBER``) or of a task (``COMPARISON-TASK``).
+        drawn: Files of the figures of a part (``CLAIM-NUMBER``) or of a task (``COMPARISON-TASK``).
     """
     claims = judged["claims"]
     verdicts = [[str(claim["says"]), f"**{claim['verdict']}**"] for claim in claims.values()]
@@ -56,13 +56,13 @@ def page(judged: dict[str, Any], drawn: Mapping[str, str]) -> str:
         parts += [f"## {claim['says']} *{claim['verdict']}*"]
         for number, part in enumerate(claim["parts"]):
             parts += [sentence(part), aligned(*_cells(part))]
-            parts += _picture(drawn, f"{label}-{number}", part["kind"])
+            parts += _pictures(drawn, f"{label}-{number}", part["kind"])
     parts += ["## Scores", "Mean ± standard deviation over seeds, on test."]
     for label, comparison in judged["comparisons"].items():
         for task, about in comparison["tasks"].items():
             parts += [f"### {about['title']} ({label})", aligned(*_task_table(about))]
             parts += _losses(about)
-            parts += _picture(drawn, f"{label}-{task}", about["title"])
+            parts += _pictures(drawn, f"{label}-{task}", about["title"])
     return "\n\n".join(parts) + "\n"
 
 
@@ -188,23 +188,26 @@ def _full(method: dict[str, Any]) -> str:
     return "full fine-tuning" if start == "pretrained" else f"full fine-tuning after {start}"
 
 
-def _figures(judged: dict[str, Any], found: Mapping[str, Observed], folder: Path) -> dict[str, str]:
+def _figures(
+    judged: dict[str, Any], found: Mapping[str, Observed], folder: Path
+) -> dict[str, list[str]]:
     drawn = {}
     for label, claim in judged["claims"].items():
         for number, part in enumerate(claim["parts"]):
             if "difference" in part["cells"][0]:
                 name = f"{label}-{number}"
                 plot = figures.overlap_plot if "trend" in part else figures.cells_plot
-                drawn[name] = f"{name}.svg"
-                save(plot(part), folder / drawn[name])
+                drawn[name] = [f"{name}.svg"]
+                save(plot(part), folder / f"{name}.svg")
     for label, observed in found.items():
-        for task, about in observed.tasks.items():
-            kind = "budgets" if len(about["budgets"]) > 1 else "difference"
-            drawn[f"{label}-{task}"] = f"{label}-{task}.svg"
-            plotted = observed.folder / "comparison" / "plots" / task / f"{kind}.svg"
-            shutil.copyfile(plotted, folder / drawn[f"{label}-{task}"])
+        for task in observed.tasks:
+            plots = observed.folder / "comparison" / "plots" / task
+            shown = sorted(plots.glob("by-*.svg")) or [plots / "difference.svg"]  # one budget
+            drawn[f"{label}-{task}"] = [f"{label}-{task}-{plot.name}" for plot in shown]
+            for plot in shown:
+                shutil.copyfile(plot, folder / f"{label}-{task}-{plot.name}")
     return drawn
 
 
-def _picture(drawn: Mapping[str, str], name: str, title: str) -> list[str]:
-    return [f"![{title}]({drawn[name]})"] if name in drawn else []
+def _pictures(drawn: Mapping[str, Sequence[str]], name: str, title: str) -> list[str]:
+    return [f"![{title}]({file})" for file in drawn.get(name, ())]
