@@ -36,13 +36,13 @@ def top(page: Any) -> Image.Image:
     return _crop(page, 0, _figure(page, 1)[1] + _GAP)
 
 
-def figures(page: Any) -> Image.Image:
-    """All figures of the first task, training time as the cost."""
+def task(page: Any) -> Image.Image:
+    """All of the first task down to its figures, training time as the cost."""
     found = page.locator("section.task").first
     found.get_by_role("radio", name="Training time").check()
     page.evaluate("scrollTo(0, 0)")  # it scrolls, and places are counted from what is seen
     last = found.locator("figure").count() - 1
-    return _crop(page, _figure(page, 0)[0] - _GAP, _figure(page, last)[1] + _GAP)
+    return _crop(page, found.bounding_box()["y"] - _GAP, _figure(page, last)[1] + _GAP)
 
 
 def phone(page: Any) -> Image.Image:
@@ -58,8 +58,9 @@ def phone(page: Any) -> Image.Image:
 #: Part → what draws it, viewport, theme, name of the file.
 PARTS: dict[str, tuple[Any, Any, Any, str]] = {
     "top": (top, _DESK, "light", "report.png"),
-    "figures": (figures, _DESK, "dark", "report-dark.png"),
-    "phone": (phone, _PHONE, "dark", "report-phone.png"),
+    "task": (task, _DESK, "dark", "report-dark.png"),
+    "phone": (phone, _PHONE, "light", "report-phone.png"),
+    "phone-dark": (phone, _PHONE, "dark", "report-phone-dark.png"),
 }
 
 
@@ -72,7 +73,7 @@ def main() -> None:
     with sync_playwright() as driver:
         chromium = shutil.which("chromium")
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for part in options.part or ["top", "figures", "phone"]:
+        for part in options.part or PARTS:
             draw, size, scheme, name = PARTS[part]
             page = browser.new_context(viewport=size, color_scheme=scheme).new_page()
             page.goto(options.report.absolute().as_uri())
