@@ -174,6 +174,19 @@ def test_limits_are_part_of_the_stage_that_writes_the_report(
     assert Dag(project.root).cells["compare"].command.endswith("--limits '--latency_ms 5'")
 
 
+def test_results_of_another_version_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / "runs" / "cost" / "movie" / "lora.json"
+    known = json.loads(file.read_text())
+    del known["pretrain_seconds"]
+    write_json(file, known)
+    assert main(["recommend", "movie"]) == 2
+    error = capsys.readouterr().err
+    assert "of another version of TuneTrail: 'pretrain_seconds' is missing" in error
+    assert "`tunetrail run`" in error
+
+
 def test_in_words_for_every_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     execute(["recommend"])
     shown = capsys.readouterr().out

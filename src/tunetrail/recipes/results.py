@@ -203,9 +203,9 @@ def _figures(
         for task in observed.tasks:
             plots = observed.folder / "comparison" / "plots" / task
             shown = sorted(plots.glob("by-*.svg")) or [plots / "difference.svg"]  # one budget
-            drawn[f"{label}-{task}"] = [f"{label}-{task}-{plot.name}" for plot in shown]
-            for plot in shown:
-                shutil.copyfile(plot, folder / f"{label}-{task}-{plot.name}")
+            drawn[f"{label}-{task}"] = [f"{label}-{task}-{curve.name}" for curve in shown]
+            for curve in shown:
+                shutil.copyfile(curve, folder / f"{label}-{task}-{curve.name}")
     return drawn
 
 

@@ -5,7 +5,8 @@ Not a stage of the pipeline.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,21 @@ def recommendations(
         Task → what ``report.recommended.recommended`` returns.
 
     Raises:
-        TuneTrailError: There is no comparison yet, or no such task.
+        TuneTrailError: There is no comparison yet, one of another version, or no such task.
     """
     content = _finished(comparison, task)
-    return {
-        name: recommended(
-            found,
-            {label: _costs(runs, name, label) for label in found["methods"]},
-            content["baseline"],
-            content["margin"],
-            limits,
-        )
-        for name, found in content["tasks"].items()
-        if task in ("", name)
-    }
+    with _written_by_this_version(comparison):
+        return {
+            name: recommended(
+                found,
+                {label: _costs(runs, name, label) for label in found["methods"]},
+                content["baseline"],
+                content["margin"],
+                limits,
+            )
+            for name, found in content["tasks"].items()
+            if task in ("", name)
+        }
 
 
 def all_pairs(comparison: Path, task: str = "") -> dict[str, dict[str, Any]]:
@@ -59,17 +61,29 @@ def all_pairs(comparison: Path, task: str = "") -> dict[str, dict[str, Any]]:
         Task → ``pairs`` (``text.every_pair``) and the ``metric``.
 
     Raises:
-        TuneTrailError: There is no comparison yet, or no such task.
+        TuneTrailError: There is no comparison yet, one of another version, or no such task.
     """
     content = _finished(comparison, task)
-    return {
-        name: {
-            "pairs": text.every_pair(found, content["baseline"]),
-            "metric": found["metric_titles"][found["primary"]],
+    with _written_by_this_version(comparison):
+        return {
+            name: {
+                "pairs": text.every_pair(found, content["baseline"]),
+                "metric": found["metric_titles"][found["primary"]],
+            }
+            for name, found in content["tasks"].items()
+            if task in ("", name)
         }
-        for name, found in content["tasks"].items()
-        if task in ("", name)
-    }
+
+
+@contextmanager
+def _written_by_this_version(comparison: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as missing:
+        raise TuneTrailError(
+            f"'{comparison}' or a cost is of another version of TuneTrail: {missing} is missing",
+            "`tunetrail run` brings them up to date; nothing is trained again for that",
+        ) from missing
 
 
 def _finished(comparison: Path, task: str) -> dict[str, Any]:
