@@ -65,6 +65,14 @@ def test_a_sync_killed_while_it_makes_the_database_can_be_repeated(small: Projec
     assert not list(small.root.glob(".tunetrail/tmp/*"))
 
 
+def test_what_a_killed_command_left_goes_where_nothing_else_is_left_to_do(small: Project) -> None:
+    left = small.root / ".tunetrail" / "tmp" / f".scratch.{2**22 - 7}.abcdefgh.tmp"
+    left.mkdir(parents=True)
+    (left / "dvc.lock").touch()
+    assert json.loads(small.command("tunetrail", "sync", "--json").stdout)["runs_created"] == 0
+    assert not left.exists()
+
+
 def _size(path: Path) -> int:
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_size

@@ -61,8 +61,9 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
     wanted = read_json(receipt)
     root = receipt.absolute().parent
     STATE_DIR.mkdir(exist_ok=True)
-    # Two at a time would both create what is missing.
-    with FileLock(STATE_DIR / "sync.lock"), _quiet():
+    # Two at a time would both create what is missing. Every command ends with this, and entering
+    # scratch() clears away what killed ones left, also where they left nothing to do.
+    with FileLock(STATE_DIR / "sync.lock"), scratch(), _quiet():
         client, experiment = _connect(wanted["project"])
         present = _present_runs(client, experiment)
         done: dict[str, Any] = {
