@@ -169,7 +169,7 @@ def test_dominated_is_what_a_recommendation_sets_aside() -> None:
     assert set(found.dominated) == {"full"}
     assert tradeoffs.in_words(task, found) == (
         "Not dominated: LoRA, Houlsby adapter, LoRA (lora-r2). full fine-tuning: LoRA is not worse "
-        "by more than the margin, with less trainable parameters."
+        "by more than the margin, with fewer trainable parameters."
     )
     # With the same latency nothing is gained.
     assert not tradeoffs.weighed(task, measured(), "latency_ms", whole).dominated

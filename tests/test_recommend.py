@@ -59,9 +59,9 @@ def test_a_cheaper_method_that_matches_makes_the_dearer_one_pointless() -> None:
     found = ask(pairs)
     assert found.pick == "lora"  # 2 % more latency is the same
     assert found.dominated == {
-        "full": ("lora", "not worse by more than the margin, with less parameters")
+        "full": ("lora", "not worse by more than the margin, with fewer parameters")
     }
-    assert "Against full it is not worse by more than the margin, with less parameters." in (
+    assert "Against full it is not worse by more than the margin, with fewer parameters." in (
         found.reasons
     )
 

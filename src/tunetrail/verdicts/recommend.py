@@ -109,7 +109,8 @@ def _dominates(
     if pair.better:
         return "better, and costs no more"
     if pair.not_worse and less:
-        return f"not worse by more than the margin, with less {' and '.join(less)}"
+        gained = [f"{'fewer' if name.endswith('parameters') else 'less'} {name}" for name in less]
+        return f"not worse by more than the margin, with {' and '.join(gained)}"
     return ""
 
 
