@@ -26,7 +26,7 @@ from tunetrail.recipes.claims import Claim
 from tunetrail.recipes.observed import Observed
 from tunetrail.recipes.projects import check_data, sources, write_project
 from tunetrail.recipes.recipe import RECIPES, Recipe, plan_files, read_recipe, recipe_names
-from tunetrail.recipes.results import judge, page, write_results
+from tunetrail.recipes.results import judge, page, read_results, write_results
 from tunetrail.recipes.vocabulary import overlaps, training_texts
 from tunetrail.report import figures
 from tunetrail.verdicts.difference import Difference, paired_difference
@@ -427,6 +427,12 @@ def test_claims_read_a_finished_comparison_as_its_own_verdicts_do(
     for figure in ("one-0.svg", "c-movie-difference.svg", "c-own-difference.svg"):
         assert f"]({figure})" in shown
         assert "<svg" in (tmp_path / "results" / figure).read_text()
+    again = recipe.model_copy(update={"claims": {"two": recipe.claims["one"], **recipe.claims}})
+    assert read_results(tmp_path, again) is None
+    write_results(judge(again, "id", "laptop", found), found, tmp_path / "results")
+    before = read_results(tmp_path / "results", again)
+    assert before is not None
+    assert list(before["claims"]) == ["two", "one"]  # not the order of the file, the alphabet
     train = training_texts(folder / "data/canonical/own")
     prepared = pd.read_parquet(folder / "data/prepared/own/test/test.parquet")
     frame = pd.read_parquet(folder / "data/canonical/own/data.parquet").set_index("id")

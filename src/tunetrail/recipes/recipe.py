@@ -26,7 +26,7 @@ class Recipe(Settings):
         min_length=1, description="name → what it is, in the order to run them"
     )
     cpu_minutes: dict[Scale, int] = Field(
-        default_factory=dict, description="CPU time that it took, where it was measured"
+        default_factory=dict, description="what its stages took, one thread each, where measured"
     )
     claims: dict[str, Claim] = Field(min_length=1)
 

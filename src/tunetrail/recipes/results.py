@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunetrail.files import replacing, write_json, write_text
+from tunetrail.files import read_json, replacing, write_json, write_text
 from tunetrail.recipes import Scale, figures
 from tunetrail.recipes.observed import Observed
 from tunetrail.recipes.recipe import Recipe
@@ -37,6 +37,20 @@ def write_results(judged: dict[str, Any], found: Mapping[str, Observed], out: Pa
         write_json(folder / CLAIMS, judged)
         drawn = _figures(judged, found, folder)
         write_text(folder / PAGE, page(judged, drawn))
+
+
+def read_results(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """What an earlier run found, its claims in the order of the recipe; None where there was none.
+
+    Claims that the recipe has no more are left out, and so are those that are new.
+    """
+    if not (folder / CLAIMS).is_file():
+        return None
+    judged: dict[str, Any] = read_json(folder / CLAIMS)
+    claims = {
+        label: judged["claims"][label] for label in recipe.claims if label in judged["claims"]
+    }
+    return judged | {"claims": claims}
 
 
 def page(judged: dict[str, Any], drawn: Mapping[str, Sequence[str]]) -> str:

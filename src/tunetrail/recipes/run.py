@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.code import code_digest
-from tunetrail.files import digest_of, read_json
+from tunetrail.files import digest_of
 from tunetrail.recipes import Scale
 from tunetrail.recipes.observed import Observed
 from tunetrail.recipes.projects import check_data, run_flow, write_project
 from tunetrail.recipes.recipe import plan_files, plans_of, read_recipe, runs_of
-from tunetrail.recipes.results import CLAIMS, judge, write_results
+from tunetrail.recipes.results import judge, read_results, write_results
 
 #: Folder of what a recipe found, beside those of its comparisons.
 RESULTS = "results"
@@ -62,9 +62,8 @@ def run(
             "code": code_digest(__name__),
         }
     )
-    claims = folder / RESULTS / CLAIMS
-    if claims.is_file() and (before := read_json(claims))["inputs"] == inputs:
-        return dict(before)
+    if (before := read_results(folder / RESULTS, recipe)) and before["inputs"] == inputs:
+        return before
     judged = judge(recipe, name, scale, found) | {"inputs": inputs}
     write_results(judged, found, folder / RESULTS)
     return judged
