@@ -128,7 +128,7 @@ def versions(root: Path, task: str) -> list[Version]:
 
 
 def examples(root: Path, version: Version) -> list[list[str]]:
-    """For each failed check some rows that failed it, with their texts if these are on this machine.
+    """For each failed check some rows that failed it, with their texts where this machine has them.
 
     Texts are in what the gate left under :data:`REPORTS`, not in the record, which goes to git.
     """

@@ -364,8 +364,8 @@ def _decide(
     told = _notes(difference)
     if place.in_git and not failed:
         told.append(
-            f"git: it does not have {place.source} any more, DVC keeps it: commit {place.source}.dvc "
-            f"and {place.source.parent}/.gitignore"
+            f"git: it does not have {place.source} any more, DVC keeps it: commit "
+            f"{place.source}.dvc and {place.source.parent}/.gitignore"
         )
     compared = last is not None and base in (None, last.sha256)
     version = _version(
