@@ -187,7 +187,8 @@ def test_without_new_rows_there_is_no_version(project: Project) -> None:
     drop(project, "a.csv", rows([7, 3]))
     before = state(project.root)
     assert intake(project.root, "own") is None
-    assert intake(project.root, "own", [project.root / "data" / "own.csv"], replace=True) is None
+    whole = write(project.root / "whole.csv", rows(range(120)))
+    assert intake(project.root, "own", [whole], replace=True) is None
     assert state(project.root) == before
 
 
@@ -330,6 +331,10 @@ REFUSED = {
         r"new.jsonl' is not of the format of 'data/own.csv' \(.csv\)",
     ),
     "one name": (_twice, r"two of the files are called 'new.csv'"),
+    "the data itself": (
+        lambda project: [project.root / "data" / "own.csv"],
+        r"own.csv' is the data of the task itself",
+    ),
     "a folder": (lambda project: [project.root / "data"], r"data' is a folder"),
     "nothing": (lambda project: [project.root / "gone.csv"], r"gone.csv' does not exist"),
 }
@@ -567,7 +572,10 @@ def test_a_decision_does_not_go_over_what_was_changed_since(project: Project) ->
     assert data(project) == lines([*rows(range(100)), *rows([120])])
 
 
-def test_the_graph_has_no_stage_for_the_data(project: Project) -> None:
+def test_the_graph_has_no_stage_for_the_data(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
     drop(project, "a.csv", rows([120]))
     intake(project.root, "own")
     dag = Dag(project.root)
@@ -593,7 +601,10 @@ def test_the_graph_has_no_stage_for_the_data(project: Project) -> None:
     assert list(Dag(project.root).damaged()) == [], "a file that is given may be changed by hand"
 
 
-def test_dvc_learns_of_a_git_that_came_later(project: Project) -> None:
+def test_dvc_learns_of_a_git_that_came_later(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
     shutil.move(project.root / ".git", project.root / "git")
     Dag(project.root)
     local = project.root / ".dvc" / "config.local"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,9 @@ def check(root: Path, file: Path) -> bool:
     Raises:
         TuneTrailError: DVC cannot read the project, or a stage writes the file.
     """
-    from dvc.exceptions import DvcException
-
-    repo = open_repo(root)
-    try:
+    with _opened(root) as repo:
         _stage(repo, root / file)
-    except DvcException as error:
-        raise unreadable(root, error) from None
-    return _in_git(repo, root / file)
+        return _in_git(repo, root / file)
 
 
 def put(root: Path, file: Path, content: Path) -> None:
@@ -50,17 +47,18 @@ def put(root: Path, file: Path, content: Path) -> None:
     from dvc.stage.serialize import to_single_stage_file
     from dvc.utils.serialize import dumps_yaml
 
-    repo, path = open_repo(root), root / file
-    hardlink = repo.config["core"].get("hardlink_lock", False)
-    command = " ".join(sys.argv)
-    with locked(repo), rwlock(repo.tmp_dir, repo.fs, command, [], [str(path)], hardlink):
-        _keep(repo, content)
-        _release(repo, path)
-        if content != path:
-            copy_bytes(content, path)
-        stage = _stage(repo, path)
-        stage.save()
-        write_text(Path(stage.path), dumps_yaml(to_single_stage_file(stage)))
+    path, command = root / file, " ".join(sys.argv)
+    with _opened(root) as repo:
+        hardlink = repo.config["core"].get("hardlink_lock", False)
+        alone = rwlock(repo.tmp_dir, repo.fs, command, [], [str(path)], hardlink)
+        with locked(repo), alone:
+            _keep(repo, content)
+            _release(repo, path)
+            if content != path:
+                copy_bytes(content, path)
+            stage = _stage(repo, path)
+            stage.save()
+            write_text(Path(stage.path), dumps_yaml(to_single_stage_file(stage)))
 
 
 def get(root: Path, md5: str, target: Path) -> None:
@@ -92,6 +90,17 @@ def get(root: Path, md5: str, target: Path) -> None:
                 "give the rows anew with `tunetrail intake --replace`",
             )
         shutil.copyfile(kept, target)
+
+
+@contextmanager
+def _opened(root: Path) -> Iterator[Any]:
+    from dvc.exceptions import DvcException
+
+    repo = open_repo(root)
+    try:
+        yield repo
+    except DvcException as error:
+        raise unreadable(root, error) from None
 
 
 def _stage(repo: Any, path: Path) -> Any:

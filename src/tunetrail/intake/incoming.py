@@ -54,16 +54,21 @@ def dropped(task: str) -> list[Path]:
     return [path for path in candidates if path not in growing]
 
 
-def named(files: Sequence[Path]) -> list[Path]:
+def named(files: Sequence[Path], source: Path) -> list[Path]:
     """Files that were named one by one.
 
     Raises:
-        TuneTrailError: One is missing, is being written, or shares its name with another.
+        TuneTrailError: One is missing, is being written, is the data itself (``source``), or shares
+            its name with another.
     """
     for path in files:
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "does not exist"
             raise TuneTrailError(f"'{path}' {what}", "name files with rows of the task")
+        if path.samefile(source):
+            raise TuneTrailError(
+                f"'{path}' is the data of the task itself", "name files with new rows"
+            )
     twice = [path for i, path in enumerate(files) if path.name in {p.name for p in files[:i]}]
     if twice:
         raise TuneTrailError(

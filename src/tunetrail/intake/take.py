@@ -129,7 +129,7 @@ def intake(
         known = versions(root, spec.name)
         if given and known and _were_taken(given, known[-1]):
             return known[-1]
-        paths = dropped(spec.name) if given is None else named(given)
+        paths = dropped(spec.name) if given is None else named(given, source)
         if not paths:
             return ended
         if replace and len(paths) > 1:
