@@ -1,8 +1,8 @@
 """DVC's graph of stages: what is stale and why, and recording what was executed elsewhere.
 
-The only module that touches DVC's Python API, parts of which are semi-private; DVC is pinned to
-one minor series and a test compares the lock file with that of plain ``dvc repro``. One thread
-uses a :class:`Dag`; commands may run anywhere meanwhile.
+Only this module and ``datafiles`` touch DVC's Python API, parts of which are semi-private; DVC is
+pinned to one minor series and a test compares the lock file with that of plain ``dvc repro``. One
+thread uses a :class:`Dag`; commands may run anywhere meanwhile.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ CODE = Path("src/tunetrail")
 
 #: The pipeline as it comes with TuneTrail (in a checkout a link to the dvc.yaml there).
 PIPELINE = Path(__file__).parent / "template" / "pipeline.yaml"
+
+#: Local configuration of DVC in a project without git.
+_NO_GIT = "[core]\n    no_scm = true\n"
 
 _PHRASES = {"modified": "changed", "deleted": "is gone", "new": "is new"}
 
@@ -78,22 +81,14 @@ class Dag:
 
     def __init__(self, root: Path) -> None:
         from dvc.exceptions import DvcException
-        from dvc.repo import Repo
 
-        if not logging.getLogger().isEnabledFor(logging.INFO):
-            logging.getLogger("dvc").setLevel(logging.ERROR)
-        # What it could not put into the cache is found, and told in words, by this class.
-        logging.getLogger("dvc_data").setLevel(logging.CRITICAL)
-        allow_missing_git(root)
         link_code(root)
         self._root = root
+        self._repo = open_repo(root)
         try:
-            # A finished stage is never given up because some DVC command is busy for a moment.
-            self._repo = Repo(str(root), _wait_for_lock=True)
-            self._mend()
             graph = self._repo.index.graph
         except DvcException as error:
-            raise _unreadable(root, error) from None
+            raise unreadable(root, error) from None
         check_pipeline(root)
         import networkx
 
@@ -106,12 +101,16 @@ class Dag:
         for stage in networkx.lexicographical_topological_sort(
             graph.reverse(copy=False), key=lambda s: place[s.addressing]
         ):
+            if stage.is_data_source:  # of `dvc add`: a file that is given, which nothing executes
+                continue
             name = stage.addressing
             self._stages[name] = stage
             self.cells[name] = Cell(
                 name=name,
                 command=stage.cmd,
-                upstream=frozenset(s.addressing for s in graph.successors(stage)),
+                upstream=frozenset(
+                    s.addressing for s in graph.successors(stage) if not s.is_data_source
+                ),
                 alone=bool((stage.meta or {}).get("alone")),
                 inputs=tuple(self._shown(dep) for dep in stage.deps),
                 outputs=tuple(self._shown(out) for out in stage.outs),
@@ -294,24 +293,6 @@ class Dag:
                     f"DVC could not put {out} into its cache '{kept}'", "repeat the command"
                 )
 
-    def _mend(self) -> None:
-        """Remove what DVC stumbles over when it was killed while it wrote."""
-        from dvc.lock import make_lock
-
-        folder = Path(self._repo.tmp_dir)
-        held = folder / "rwlock"
-        with self._locked():
-            with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
-                try:
-                    json.loads(held.read_text(encoding="utf-8"))
-                except FileNotFoundError:
-                    pass
-                except ValueError:  # cut off; whoever held anything by it is gone
-                    held.unlink()
-            for entry in Path(self._repo.stage_cache.cache_dir).glob("*/*"):
-                if not any(entry.iterdir()):
-                    entry.rmdir()
-
     @staticmethod
     def _lacks_cache_only(stage: Any) -> bool:
         """Whether the outputs in the workspace are those of dvc.lock and its inputs of now."""
@@ -321,27 +302,78 @@ class Dag:
             or any(out.workspace_status() for out in stage.outs)
         )
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        from dvc.lock import LockError
-        from dvc.rwlock import RWLockFileCorruptedError
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self._repo)
 
-        try:
-            with self._repo.lock, self._repo.scm_context():
-                yield
-        except LockError as error:
-            busy = re.findall(r"^  \((PID \d+)\): (.*)", str(error), re.MULTILINE)
-            who = "; ".join(f"{command} ({pid})" for pid, command in busy)
-            raise TuneTrailError(
-                f"another DVC command is at work in this project: {who or 'it holds the lock'}",
-                "wait until it is done, or stop it; if there is no such process any more, delete "
-                ".dvc/tmp/rwlock",
-            ) from None
-        except RWLockFileCorruptedError:
-            raise TuneTrailError(
-                "DVC's list of who works on what, .dvc/tmp/rwlock, was cut off by a kill",
-                "`tunetrail mend` removes it",
-            ) from None
+
+def open_repo(root: Path) -> Any:
+    """DVC's view of the project in ``root``; it waits for other commands, and is quiet.
+
+    Raises:
+        TuneTrailError: DVC cannot read the project.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    if not logging.getLogger().isEnabledFor(logging.INFO):
+        logging.getLogger("dvc").setLevel(logging.ERROR)
+    # What it could not put into the cache is found, and told in words, by its callers.
+    logging.getLogger("dvc_data").setLevel(logging.CRITICAL)
+    allow_missing_git(root)
+    try:
+        # A finished stage is never given up because some DVC command is busy for a moment.
+        repo = Repo(str(root), _wait_for_lock=True)
+        _mend(repo)
+    except DvcException as error:
+        raise unreadable(root, error) from None
+    return repo
+
+
+def _mend(repo: Any) -> None:
+    """Remove what DVC stumbles over when it was killed while it wrote."""
+    from dvc.lock import make_lock
+
+    folder = Path(repo.tmp_dir)
+    held = folder / "rwlock"
+    with locked(repo):
+        with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
+            try:
+                json.loads(held.read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                pass
+            except ValueError:  # cut off; whoever held anything by it is gone
+                held.unlink()
+        for entry in Path(repo.stage_cache.cache_dir).glob("*/*"):
+            if not any(entry.iterdir()):
+                entry.rmdir()
+
+
+@contextmanager
+def locked(repo: Any) -> Iterator[None]:
+    """Keep DVC's lock.
+
+    Raises:
+        TuneTrailError: Another command works on what is asked for inside, or its list is cut off.
+    """
+    from dvc.lock import LockError
+    from dvc.rwlock import RWLockFileCorruptedError
+
+    try:
+        with repo.lock, repo.scm_context():
+            yield
+    except LockError as error:
+        busy = re.findall(r"^  \((PID \d+)\): (.*)", str(error), re.MULTILINE)
+        who = "; ".join(f"{command} ({pid})" for pid, command in busy)
+        raise TuneTrailError(
+            f"another DVC command is at work in this project: {who or 'it holds the lock'}",
+            "wait until it is done, or stop it; if there is no such process any more, delete "
+            ".dvc/tmp/rwlock",
+        ) from None
+    except RWLockFileCorruptedError:
+        raise TuneTrailError(
+            "DVC's list of who works on what, .dvc/tmp/rwlock, was cut off by a kill",
+            "`tunetrail mend` removes it",
+        ) from None
 
 
 def _damaged(out: Any) -> Iterator[Path]:
@@ -355,22 +387,24 @@ def _damaged(out: Any) -> Iterator[Path]:
         listing = Path(out.cache.oid_to_path(out.hash_info.value))
         if not listing.is_file():
             return
-        if f"{_md5(listing)}.dir" != out.hash_info.value:
+        if f"{md5_of(listing)}.dir" != out.hash_info.value:
             yield listing
             return
         files = {parts: entry.value for parts, _, entry in Tree.load(out.cache, out.hash_info)}
     for parts, digest in files.items():
         for path in (Path(out.cache.oid_to_path(digest)), Path(out.fs_path, *parts)):
-            if path.is_file() and _md5(path) != digest:
+            if path.is_file() and md5_of(path) != digest:
                 yield path
 
 
-def _md5(path: Path) -> str:
+def md5_of(path: Path) -> str:
+    """md5 (hex) of a file's bytes, by which DVC names them."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "md5").hexdigest()
 
 
-def _unreadable(root: Path, error: Exception) -> TuneTrailError:
+def unreadable(root: Path, error: Exception) -> TuneTrailError:
+    """The error to show for one of DVC about the project's files."""
     text = " ".join(str(error).split())
     if Path(getattr(error, "path", "")).name == "dvc.lock":
         return TuneTrailError(
@@ -448,10 +482,16 @@ def _changed_parameters(before: Any, now: Any, key: str = "") -> Iterator[str]:
 
 
 def allow_missing_git(root: Path = Path()) -> None:
-    """Tell DVC, in its local configuration, to do without git where there is none (an archive)."""
+    """Tell DVC, in its local configuration, to do without git where there is none (an archive).
+
+    Once there is git, DVC is to know of it: what it keeps, git must ignore.
+    """
     local = root / ".dvc" / "config.local"
-    if not (root / ".git").exists() and (root / ".dvc").is_dir() and not local.exists():
-        local.write_text("[core]\n    no_scm = true\n", encoding="utf-8")
+    if (root / ".git").exists():
+        if local.exists() and local.read_text(encoding="utf-8") == _NO_GIT:
+            local.unlink()
+    elif (root / ".dvc").is_dir() and not local.exists():
+        local.write_text(_NO_GIT, encoding="utf-8")
 
 
 def link_code(root: Path) -> None:

@@ -105,12 +105,25 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with _temporary_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+
+
+def copy_bytes(source: Path, target: Path) -> None:
+    """Give ``target`` the bytes of ``source`` in one step."""
+    with _temporary_file(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+@contextmanager
+def _temporary_file(target: Path) -> Iterator[Path]:
+    """A path beside ``target`` that becomes it when the block succeeds, and vanishes when not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _drop_leftovers(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, target)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

@@ -26,8 +26,9 @@ _WRONG_PATH = {
 _WANTED = re.compile(r"allocate ([\d.]+ ?\w+)")
 
 _MORE_ROOM = (
-    "free space there (`dvc gc --workspace` drops results of earlier parameters), or set TMPDIR to "
-    "a larger folder if that is the full one; then repeat the command: what is done is kept"
+    "free space there (`dvc gc --workspace` drops results of earlier parameters, and earlier "
+    "versions of data), or set TMPDIR to a larger folder if that is the full one; then repeat the "
+    "command: what is done is kept"
 )
 
 #: What to change when memory runs out, in the order in which it helps.

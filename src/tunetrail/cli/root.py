@@ -62,6 +62,8 @@ Examples:
 
   tunetrail run                   execute that
 
+  tunetrail intake tickets        take new rows in as a dataset version, if they pass
+
   tunetrail recommend             which method to take, under your limits
 
   tunetrail pairs                 every pair of methods, told apart or not
