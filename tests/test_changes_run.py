@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from scipy.stats import ttest_rel
 
-from tests.conftest import BIN, ROOT, Project, new_project
-from tests.test_workflows import git
+from tests.conftest import BIN, Project, new_project
+from tests.repository import MAKE, git
 
 pytestmark = pytest.mark.pipeline
 
@@ -21,8 +21,7 @@ SEEDS = (1, 2, 3)
 
 def make(project: Project, *arguments: str) -> str:
     """`make` as in a workflow, without the set-up; what it printed."""
-    command = ["make", "-sf", str(ROOT / "Makefile"), f"BIN={BIN}", "-o", ".venv/ready"]
-    done = project.command(*command, *arguments)
+    done = project.command(*MAKE, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -92,13 +91,12 @@ def test_the_comment_says_what_changed(pull_request: tuple[Project, Project]) ->
     assert "1 with the same runs" in shown
     assert "- LoRA: learning_rate " in shown
     assert "- The same runs: head only" in shown
-    (row,) = (line for line in shown.splitlines() if line.startswith("| LoRA ") and "needs" in line
-              or line.startswith("| LoRA ") and line.count("|") == 7)
-    told, full = (small(p) for p in pull_request), shown.partition("<details>")[2]
-    old, new = (sum(scores(place, "lora")) / 3 for place in told)
+    changed, _, whole = shown.partition("<details>")
+    (row,) = (line for line in changed.splitlines() if line.startswith("| LoRA "))
+    old, new = (sum(scores(small(project), "lora")) / 3 for project in pull_request)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert (cells[1][:5], cells[2][:5]) == (f"{old:.3f}", f"{new:.3f}")
-    assert full.count("| LoRA ") == 1  # the table of the comparison
+    assert whole.count("| LoRA ") == 1  # the table of the comparison
 
 
 def test_the_interval_of_a_change_is_never_narrower_than_that_of_its_seeds(

@@ -19,6 +19,7 @@ import typer
 import yaml
 
 from tests.conftest import BIN, ROOT
+from tests.repository import MAKE, git
 from tunetrail.cli.app import app
 
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -60,11 +61,10 @@ def make_targets() -> set[str]:
 
 def make(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """`make` of this checkout in another folder, with the environment of the tests."""
-    command = ["make", "-sf", str(ROOT / "Makefile"), f"BIN={BIN}", "-o", ".venv/ready"]
     path = f"{folder / 'stub'}{os.pathsep}{BIN}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path} | variables
     return subprocess.run(
-        [*command, *arguments],
+        [*MAKE, *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -105,20 +105,16 @@ def test_no_trigger_gives_foreign_code_a_token_that_writes() -> None:
     condition = "github.event.pull_request.head.repo.full_name == github.repository"
     assert job("changes.yml", "comment")["if"] == condition
     for name, label in WRITES:
-        checkouts = [
-            s for s in job(name, label)["steps"] if "actions/checkout" in s.get("uses", "")
-        ]
         if "pull_request" in triggers(name):  # and then it runs what the base has
-            assert [s["with"]["ref"] for s in checkouts] == [
-                "${{ github.event.pull_request.base.sha }}"
-            ]
+            (checkout,) = (
+                s for s in job(name, label)["steps"] if "/checkout@" in s.get("uses", "")
+            )
+            assert checkout["with"]["ref"] == "${{ github.event.pull_request.base.sha }}"
 
 
 def test_secrets_are_in_no_workflow_of_pull_requests_and_in_one_step_at_all() -> None:
-    with_secrets = [(name, label, step) for name, label, step in steps() if "secrets." in str(step)]
-    assert [(name, step["run"]) for name, _, step in with_secrets] == [
-        ("retrain.yml", "make remote")
-    ]
+    ran = [(name, step["run"]) for name, _, step in steps() if "secrets." in str(step)]
+    assert ran == [("retrain.yml", "make remote")]
     assert "pull_request" not in triggers("retrain.yml")
 
 
@@ -163,7 +159,9 @@ def test_zizmor_finds_nothing() -> None:
 def test_both_would_find_something(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yml"
     text = (ROOT / ".github/workflows/changes.yml").read_text()
-    bad.write_text(text.replace("make small\n", "echo ${{ github.head_ref }} ${{ needs.gone }}\n"))
+    bad.write_text(
+        text.replace("make small\n", "echo ${{ github.head_ref }} ${{ steps.gone.outputs.x }}\n")
+    )
     assert 'property "gone" is not defined' in actionlint(bad).stdout
     assert "template-injection" in zizmor(bad).stdout
 
@@ -211,7 +209,7 @@ def test_a_release_has_the_section_of_its_version(ready: Path) -> None:
 
 @pytest.mark.parametrize("tag", ["v1.2.1", "1.2.0", "v1.2"])
 def test_a_tag_that_is_not_the_version_is_refused(ready: Path, tag: str) -> None:
-    with pytest.raises(Exception, match="version in pyproject.toml is '1.2.0'") as refused:
+    with pytest.raises(Exception, match=r"version in pyproject\.toml is '1\.2\.0'") as refused:
         release().check(tag, ready)
     assert "fix: delete the tag; set the version, or tag as 'v1.2.0'" in str(refused.value)
 
@@ -275,14 +273,6 @@ def copy(name: str, folder: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
-    )
-    return done.stdout
-
-
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A clone with a remote, and a `gh` that writes down how it was called."""
@@ -299,7 +289,8 @@ def clone(tmp_path: Path) -> Path:
     (folder / "stub").mkdir()
     program = folder / "stub" / "gh"
     program.write_text(
-        '#!/bin/sh\necho "$@" >> calls\ncase "$*" in "pr list"*) cat open 2> /dev/null;; esac\ntrue\n'
+        '#!/bin/sh\necho "$@" >> calls\n'
+        'case "$*" in "pr list"*) cat open 2> /dev/null;; esac\ntrue\n'
     )
     program.chmod(0o755)
     return folder
@@ -314,7 +305,9 @@ def calls(folder: Path) -> list[str]:
 
 def test_retrained_results_become_one_branch_and_one_pull_request(clone: Path) -> None:
     done = make(clone, "propose")
-    assert (done.returncode, calls(clone)) == (128, []) or "dvc.lock" in done.stderr
+    assert done.returncode != 0
+    assert "pathspec 'dvc.lock' did not match" in done.stderr
+    assert calls(clone) == []
     (clone / "dvc.lock").write_text("stages: first\n")
     done = make(clone, "propose")
     assert done.returncode == 0, done.stderr
