@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tunetrail.dag import CODE, allow_missing_git, link_code, link_to
+from tunetrail.dag import allow_missing_git, link_code, link_to
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import write_text
 from tunetrail.init.project import write_pipeline
 from tunetrail.params import check_sources, read_params, sources
 from tunetrail.settings import read_yaml
 
+#: First line of the parameters: what has it is written over.
+_MARK = "# Cut down by `tunetrail small`, which writes this file anew.\n"
 #: Steps of the cost stage, and of a new masked-LM head.
 _FEW = 3
 
@@ -47,12 +49,13 @@ def write_small(path: Path, folder: Path, size: Size, cache: Path | None = None)
 
     Raises:
         TuneTrailError: The parameters are wrong, a source is missing or lies above the project, or
-            the folder is a project of something else.
+            the folder has another project.
     """
     params, root = read_params(path), path.absolute().parent
     check_sources(params, path)
-    if (folder / "params.yaml").exists() and not (folder / CODE).is_symlink():
-        raise TuneTrailError(f"'{folder}' is a project of something else", "name another folder")
+    present = folder / "params.yaml"
+    if present.exists() and not present.read_text(encoding="utf-8").startswith(_MARK):
+        raise TuneTrailError(f"'{folder}' has a project of its own", "name another folder")
     named = {k: source for k, source in sources(params, path).items() if not source.is_absolute()}
     for key, source in named.items():
         if ".." in source.parts:
@@ -62,8 +65,9 @@ def write_small(path: Path, folder: Path, size: Size, cache: Path | None = None)
             )
     write_pipeline(folder)
     write_text(
-        folder / "params.yaml",
-        yaml.safe_dump(cut_down(read_yaml(path), size), sort_keys=False, allow_unicode=True),
+        present,
+        _MARK
+        + yaml.safe_dump(cut_down(read_yaml(path), size), sort_keys=False, allow_unicode=True),
     )
     local = folder / ".dvc" / "config.local"
     local.unlink(missing_ok=True)
