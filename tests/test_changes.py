@@ -183,7 +183,7 @@ def test_winner_verdicts_and_settings_that_changed_are_named(two: Two) -> None:
     assert "- Chosen on the selection set: full fine-tuning → LoRA" in shown
     assert f"- Verdict on LoRA against the baseline: {old}" in shown
     assert "→ win (+0.050 [+0.040, +0.060])" in shown
-    assert "margin 0.01 → 0.02." in shown
+    assert "\nSettings: margin 0.01 → 0.02.\n" in shown
 
 
 def test_other_data_without_predictions_is_not_compared(two: Two) -> None:

@@ -61,7 +61,8 @@ def sentences(found: Json) -> list[str]:
     """What differs beyond single tasks."""
     told = [f"New task: {name}." for name in found["new_tasks"]]
     told += [f"Removed task: {name}." for name in found["removed_tasks"]]
-    return told + [f"{line}." for line in _values(found["settings"])]
+    settings = "; ".join(_values(found["settings"]))
+    return [*told, f"Settings: {settings}."] if settings else told
 
 
 def rows(task: Json) -> list[list[str]]:
