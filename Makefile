@@ -5,6 +5,7 @@ READY := .venv/ready
 PIP := --disable-pip-version-check -qq
 # Tests wait for processes and disks a lot: two at a time, whatever the machine.
 BESIDE := -n 2 --dist worksteal
+CI_DIR := $(dir $(abspath $(lastword $(MAKEFILE_LIST)))).ci/
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: run repro test test-services check lint types imports install lock clean help
@@ -45,6 +46,8 @@ clean: ## remove results and databases (downloads and the environment stay)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
+
+include $(CI_DIR)targets.mk
 
 # One make at a time installs, where the system has flock; another waits, and then has nothing to do.
 $(READY): requirements.lock pyproject.toml

@@ -506,9 +506,16 @@ def link_code(root: Path) -> None:
         return
     if CODE.as_posix() not in (root / "dvc.yaml").read_text(encoding="utf-8"):
         return
-    link.parent.mkdir(exist_ok=True)
+    link_to(link, package)
+
+
+def link_to(link: Path, target: Path) -> None:
+    """Let ``link`` be a symbolic link to ``target``, in one step; one that is right is left."""
+    if link.is_symlink() and link.resolve() == target.resolve():
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
     temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
-    temporary.symlink_to(package)
+    temporary.symlink_to(target)
     os.replace(temporary, link)
 
 
@@ -549,6 +556,31 @@ def project_root(start: Path) -> Path:
         f"'{start}' is not inside a TuneTrail project (no dvc.yaml here or above)",
         "change into the project's folder",
     )
+
+
+def at_revision(root: Path, revision: str) -> Any:
+    """The files of the project in ``root`` as a commit has them, those that DVC keeps included.
+
+    What is not in DVC's cache is read from its remote.
+
+    Returns:
+        An fsspec file system. To open what neither has raises FileNotFoundError.
+
+    Raises:
+        TuneTrailError: There is no such revision, or no git here.
+    """
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+
+    try:
+        files = DVCFileSystem(str(root), rev=revision)
+        files.info("dvc.yaml")  # opens the revision
+    except (DvcException, FileNotFoundError):
+        raise TuneTrailError(
+            f"'{revision}' is neither a file nor a revision of the project in '{root}'",
+            "name a comparison.json, a project's folder, or a commit, branch or tag",
+        ) from None
+    return files
 
 
 def stale_cells(dag: Dag) -> dict[str, list[str]]:

@@ -171,6 +171,14 @@ def read_params(path: Path) -> Params:
     return params
 
 
+def sources(params: Params, path: Path) -> dict[str, Path]:
+    """Every source that the parameters name, by its key."""
+    named = {"base.source": params.base.source}
+    named |= {f"tasks.{n}.source": task_of(params, n, path).source for n in params.tasks}
+    domains = params.pretraining.domain.items()
+    return named | {f"pretraining.domain.{n}.text": domain.text for n, domain in domains}
+
+
 def check_sources(params: Params, path: Path) -> None:
     """Check that every source is there and, if it is a pointer, well formed.
 
@@ -178,12 +186,7 @@ def check_sources(params: Params, path: Path) -> None:
         TuneTrailError: Names the key of the first one that is not; or a base model that lies here
             cannot be pretrained as asked.
     """
-    sources = {"base.source": params.base.source}
-    sources |= {f"tasks.{n}.source": task_of(params, n, path).source for n in params.tasks}
-    sources |= {
-        f"pretraining.domain.{n}.text": d.text for n, d in params.pretraining.domain.items()
-    }
-    for key, source in sources.items():
+    for key, source in sources(params, path).items():
         try:
             read_source(source)
         except TuneTrailError as error:

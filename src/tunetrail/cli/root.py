@@ -68,6 +68,8 @@ Examples:
 
   tunetrail pairs                 every pair of methods, told apart or not
 
+  tunetrail changes main          what a change did to scores, verdicts and costs
+
   tunetrail methods lora          options and defaults of a method
 
   tunetrail recipe list           experiments of papers, ready to run

@@ -60,6 +60,19 @@ def write_project(folder: Path, proposal: Proposal) -> list[str]:
     return [*files, source]
 
 
+def write_pipeline(folder: Path) -> None:
+    """Write what is the same in every project: the pipeline, and settings of DVC and git."""
+    files = {
+        "dvc.yaml": "pipeline.yaml",
+        ".dvc/config": "dvc-config",
+        ".dvcignore": "dvcignore",
+        ".gitignore": "gitignore",
+    }
+    for path, template in files.items():
+        write_text(folder / path, _template(template))
+    write_text(folder / ".dvc" / ".gitignore", "/config.local\n/tmp\n/cache\n")
+
+
 def update_pipeline(folder: Path) -> bool:
     """Write ``dvc.yaml`` anew, after an upgrade; returns whether it changed.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -13,24 +12,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
-from tunetrail.dag import CODE, PIPELINE, allow_missing_git, link_code
+from tunetrail.dag import CODE, PIPELINE, allow_missing_git, link_code, link_to
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import write_text
-from tunetrail.params import Params, read_params, task_of
+from tunetrail.init.project import write_pipeline
+from tunetrail.params import read_params, sources
 
 #: Where a recipe's parameters look for the datasets of this machine.
 LOCAL = Path("data/local")
 
 _TEMPLATE = PIPELINE.parent
 _FLOW = "pipelines.compare"
-
-
-def sources(params: Params, path: Path) -> list[Path]:
-    """Every source that the parameters name, each once."""
-    named = [params.base.source]
-    named += [task_of(params, name, path).source for name in params.tasks]
-    named += [domain.text for domain in params.pretraining.domain.values()]
-    return list(dict.fromkeys(named))
 
 
 def check_data(files: list[Path], data: Path | None) -> None:
@@ -42,7 +34,7 @@ def check_data(files: list[Path], data: Path | None) -> None:
     needed = {
         source.relative_to(LOCAL).as_posix()
         for path in files
-        for source in sources(read_params(path), path)
+        for source in sources(read_params(path), path).values()
         if source.is_relative_to(LOCAL)
     }
     if not needed:
@@ -78,21 +70,14 @@ def write_project(folder: Path, params: Path, data: Path | None) -> None:
         raise TuneTrailError(
             f"'{folder}' is a project of something else", "name another folder with --folder"
         )
-    shipped = {
-        "dvc.yaml": "pipeline.yaml",
-        ".dvc/config": "dvc-config",
-        ".dvcignore": "dvcignore",
-        ".gitignore": "gitignore",
-    }
-    for source in sources(read_params(params), params):
+    write_pipeline(folder)
+    for source in sources(read_params(params), params).values():
         if source.suffix == ".yaml" and not source.is_relative_to(LOCAL):
-            shipped[source.as_posix()] = source.relative_to("data").as_posix()
-    for name, template in shipped.items():
-        write_text(folder / name, (_TEMPLATE / template).read_text(encoding="utf-8"))
-    write_text(folder / ".dvc" / ".gitignore", "/config.local\n/tmp\n/cache\n")
+            pointer = _TEMPLATE / source.relative_to("data")
+            write_text(folder / source, pointer.read_text(encoding="utf-8"))
     shutil.copyfile(params, present)
     if data is not None:
-        _link(folder / LOCAL, data.resolve())
+        link_to(folder / LOCAL, data.resolve())
     allow_missing_git(folder)
     link_code(folder)
 
@@ -135,12 +120,3 @@ def _left_to(flow: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _link(link: Path, target: Path) -> None:
-    if link.is_symlink() and link.resolve() == target:
-        return
-    link.parent.mkdir(parents=True, exist_ok=True)
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
-    temporary.symlink_to(target)
-    os.replace(temporary, link)

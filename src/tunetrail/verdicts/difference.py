@@ -150,3 +150,19 @@ def paired_difference(one: np.ndarray, other: np.ndarray) -> Difference:
     return Difference(
         float(cells.mean()), tuple(float(d) for d in cells.mean(axis=1)), cells.shape[1], parts
     )
+
+
+def seeds_alone(by_seed: np.ndarray, rows: int) -> Difference:
+    """A mean difference of which only each seed's score is known, not what each row adds.
+
+    Its interval is the t interval over seeds: it speaks of these very test rows, of no others.
+
+    Args:
+        by_seed: Shape ``(seeds,)``, one minus other.
+        rows: Number of test rows.
+    """
+    parts = None
+    if len(by_seed) > 1:
+        none = np.asarray(0.0)
+        parts = Parts(by_seed.var(ddof=1) / len(by_seed), none, none)
+    return Difference(float(by_seed.mean()), tuple(float(d) for d in by_seed), rows, parts)
