@@ -37,8 +37,8 @@ def lower_bound(one: np.ndarray, other: np.ndarray, groups: np.ndarray, margin: 
 
     A t bound of the mean over groups of rows. Where models hardly ever disagree, the spread that is
     seen is too small (two models that agree on 30 rows are not proven equal), so one more group
-    each way is added to it, as Agresti and Min do for paired proportions (Statistics in Medicine 24,
-    2005). ``benchmarks/gate_rates.py`` has the rates of wrong promotions.
+    each way is added to it, as Agresti and Min add rows for paired proportions (Statistics in
+    Medicine 24, 2005). ``benchmarks/gate_rates.py`` has the rates of wrong promotions.
 
     Args:
         one: A value for each row, ``(rows,)``, whose mean is the score (``influence.row_values``).
