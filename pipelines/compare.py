@@ -39,6 +39,7 @@ from tunetrail.dag import Cell, Dag, project_root, stale_cells
 from tunetrail.errors import TuneTrailError
 from tunetrail.estimate import Estimator, known_durations, remember
 from tunetrail.files import STATE_DIR, read_json
+from tunetrail.gate.words import in_words
 from tunetrail.layout import REPORT
 from tunetrail.machine import from_machine, machine_errors
 from tunetrail.params import Params, check_sources, read_params
@@ -401,6 +402,8 @@ def _finish(console: Console, params: Params) -> dict[str, Any]:
     for refused in done["refused"]:
         why = f"NOT registered: {refused['name']}: {refused['reason']}"
         console.print(text.wrapped(why, console.width, "  "), style="red")
+    for decision in done["decisions"]:
+        console.print(text.wrapped(f"Gate        {in_words(decision)}", console.width, " " * 12))
     return done
 
 

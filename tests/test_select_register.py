@@ -320,7 +320,6 @@ def test_a_winner_with_a_certificate_is_registered(trained: Trained, tmp_path: P
     assert receipt["models"] == [
         {
             "name": "tests-toy",
-            "alias": "champion",
             "task": "toy",
             "label": winner,
             "seed": trained.choice["seeds"][winner],

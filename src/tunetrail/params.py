@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from tunetrail import methods, metrics
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import read_json
+from tunetrail.gate.policy import Gate
 from tunetrail.kinds import kind_of
 from tunetrail.modeling.sites import check_masked
 from tunetrail.pretraining import DomainText, Pretraining
@@ -117,6 +118,9 @@ class Params(Settings):
         default=MoreSeeds(), description="beyond `seeds` (dvc.yaml has the default)"
     )
     limits: Limits = Limits()  # dvc.yaml has the default
+    gate: Gate = Field(
+        default=Gate(), description="between champion and challenger (dvc.yaml has the default)"
+    )
 
     @field_validator("project")
     @classmethod
@@ -168,6 +172,7 @@ def read_params(path: Path) -> Params:
         raise unknown("baseline", params.baseline, params.methods, str(path))
     _check_tuning(params, path)
     _check_more_seeds(params, path)
+    _check_gate(params, path)
     return params
 
 
@@ -346,6 +351,24 @@ def _check_more_seeds(params: Params, path: Path) -> None:
                 f"{where}.added.{name}: not a further seed of a method and the baseline "
                 f"'{params.baseline}' on a task of this file",
                 "remove what is under 'added': what is still open gets its seeds again",
+            )
+
+
+def _check_gate(params: Params, path: Path) -> None:
+    """Check that what the gate slices by is there.
+
+    Raises:
+        TuneTrailError: A task has no column of the domain.
+    """
+    if "domain" not in params.gate.slices:
+        return
+    for name in params.tasks:
+        task = task_of(params, name, path)
+        if task.split.gate and task.columns.domain is None:
+            raise TuneTrailError(
+                f"{path}: gate.slices.domain: task '{name}' does not say which column holds the "
+                "domain of a row",
+                f"name it in tasks.{name}.columns.domain, or remove the slice",
             )
 
 

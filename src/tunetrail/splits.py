@@ -10,6 +10,9 @@ from tunetrail.task import TaskSpec
 
 SETS = ("train", "selection", "test")
 
+#: Kept out of all of these, to decide between a champion and its challenger.
+GATE = "gate"
+
 
 def position(key: str, salt: str) -> float:
     """A number in [0, 1) that depends on ``key`` and ``salt`` alone."""
@@ -18,10 +21,12 @@ def position(key: str, salt: str) -> float:
 
 
 def assign_sets(frame: pd.DataFrame, task: TaskSpec) -> pd.Series:
-    """train, selection or test for each row of canonical data.
+    """train, selection, test or gate for each row of canonical data.
 
     With validation and test in the data, validation is selection. With one of them, it is test and
-    selection is drawn from train. With neither, both are drawn. Draws are by group.
+    selection is drawn from train. With neither, both are drawn. The gate's share is drawn first,
+    from what the data does not give to another set. Draws are by group, and independent: those of
+    the others are not moved by it.
     """
     given = set(frame["split"].dropna())
     names = {"train": "train", "validation": "selection", "test": "test"}
@@ -30,6 +35,10 @@ def assign_sets(frame: pd.DataFrame, task: TaskSpec) -> pd.Series:
     sets = frame["split"].map(names).astype("object")
     drawn = frame["group"].map(lambda g: position(str(g), "split"))
     free = sets.isna() | (sets == "train")
+    if task.split.gate:
+        kept_out = frame["group"].map(lambda g: position(str(g), "gate"))
+        sets[free & (kept_out < task.split.gate)] = GATE
+        free &= sets != GATE
     if not given & {"validation", "test"}:
         in_test = free & (drawn < task.split.test)
         sets[in_test] = "test"

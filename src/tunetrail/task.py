@@ -42,6 +42,9 @@ class Columns(Settings):
     group: str | None = Field(
         default=None, description="rows of one group never fall into different splits"
     )
+    domain: str | None = Field(
+        default=None, description="where a row comes from: a slice that the gate looks at"
+    )
 
 
 class Format(Settings):
@@ -55,10 +58,19 @@ class Format(Settings):
 
 
 class Shares(Settings):
-    """Shares of the groups that become test and selection where the data has no such split."""
+    """Shares of the groups that become test and selection where the data has no such split.
+
+    The share of the gate is taken in any case, from the training data where the data has splits.
+    """
 
     test: float = Field(default=0.2, gt=0, lt=1)
     selection: float = Field(default=0.1, gt=0, lt=1)
+    gate: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="kept out of all sets, to decide between a champion and its challenger",
+    )
 
 
 class Limits(Settings):

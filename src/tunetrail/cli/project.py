@@ -395,6 +395,7 @@ def sync(
 
     The tracking server is MLFLOW_TRACKING_URI, or a database inside the project.
     """
+    from tunetrail.gate.words import in_words
     from tunetrail.tracking.sync import bring_up_to_date
 
     done = bring_up_to_date(receipt)
@@ -406,12 +407,33 @@ def sync(
         f"{done['versions_created']} model versions registered, "
         f"{done['versions_present']} were there."
     )
+    for decision in done["decisions"]:
+        typer.echo(in_words(decision))
     for refused in done["refused"]:
         typer.echo(f"NOT registered: {refused['name']}: {refused['reason']}", err=True)
     if done["refused"]:
         raise TuneTrailError(
             "a winner's certificate is beyond the tolerance", "see runs/export/*/*/certificate.json"
         )
+
+
+@app.command()
+def rollback(
+    model: Annotated[str, typer.Argument(help="Registered model: PROJECT-TASK, or the task.")],
+    reason: Annotated[str, typer.Option(help="Kept with the version that is taken back.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make the champion before this one the champion again; the gate does not let this one back.
+
+    Example: tunetrail rollback movie --reason "wrong on refunds since Monday"
+    """
+    from tunetrail.tracking.sync import take_back
+
+    name, taken, back = take_back(model, reason)
+    if as_json:
+        print_json({"model": name, "rolled_back": taken, "champion": back})
+    else:
+        typer.echo(f"{name}: version {back} is the champion again, version {taken} is taken back.")
 
 
 @app.command()

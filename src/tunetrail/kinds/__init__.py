@@ -163,9 +163,24 @@ class Kind(abc.ABC):
         """How many of two models' predictions of the same rows differ."""
         return int((one != other).sum())
 
+    # -- the exported model -----------------------------------------------------------------------
+
     def serving(self) -> dict[str, Any]:
         """Settings of the exported model."""
         return {"labels": list(self.labels)}
+
+    def asked(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """What a served model is asked, of canonical rows."""
+        paired = bool(rows["text_pair"].notna().any())
+        return rows[["text", "text_pair"] if paired else ["text"]]
+
+    def accepted(self, labels: pd.Series) -> np.ndarray:
+        """What metrics compare predictions with, ``(rows,)``, of canonical labels."""
+        return np.asarray(labels)
+
+    def served(self, output: pd.DataFrame) -> np.ndarray:
+        """What a served model predicts, ``(rows,)``, as metrics take it, of its output."""
+        return np.asarray(output["label"])
 
 
 def kind_of(declared: Declared) -> Kind:

@@ -121,6 +121,15 @@ class Classes(Kind):
         most = max(self.labels, key=lambda name: counts[name])
         return np.full_like(rows.labels, self.labels.index(most))
 
+    def accepted(self, labels: pd.Series) -> np.ndarray:
+        """Class indices."""
+        return np.asarray(labels, dtype=np.int64)
+
+    def served(self, output: pd.DataFrame) -> np.ndarray:
+        """Class indices of the names."""
+        index = {name: i for i, name in enumerate(self.labels)}
+        return np.asarray(output["label"].map(index), dtype=np.int64)
+
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Class probabilities of logits, ``(rows, classes)``."""

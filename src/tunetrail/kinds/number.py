@@ -86,6 +86,10 @@ class Number(Kind):
         """The mean of train."""
         return np.full_like(rows.labels, train["numbers"]["mean"])
 
+    def accepted(self, labels: pd.Series) -> np.ndarray:
+        """The numbers."""
+        return np.asarray(labels, dtype=np.float64)
+
 
 def numbers_of(column: pd.Series, where: str) -> pd.Series:
     """A column as numbers, missing ones kept.

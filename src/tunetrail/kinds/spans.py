@@ -174,6 +174,18 @@ class Spans(Kind):
         """With the options of windows and spans."""
         return {**super().serving(), "answers": self._options.model_dump()}
 
+    def asked(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Questions and contexts."""
+        return rows[["text", "text_pair"]].set_axis(["question", "context"], axis=1)
+
+    def accepted(self, labels: pd.Series) -> np.ndarray:
+        """The texts of all accepted answers of each question."""
+        return _objects([json.loads(label)["text"] for label in labels])
+
+    def served(self, output: pd.DataFrame) -> np.ndarray:
+        """The texts found."""
+        return np.asarray(output["answer"], dtype=object)
+
     def _best(self, rows: Rows, outputs: np.ndarray) -> Iterator[tuple[str, float]]:
         place = 0
         for windows in _questions(rows).values():

@@ -24,7 +24,7 @@ def ingest(task: TaskSpec, out: Path) -> None:
 
     Canonical columns: ``id``, ``group``, ``split`` (train, validation, test; null where the data
     has no split), ``text``, ``text_pair`` (null for single texts), ``label`` (class index, a
-    number, or answers as JSON).
+    number, or answers as JSON) and, where the task names its column, ``domain``.
 
     A validation or test split without any label, as public benchmarks publish it, can score
     nothing: it is left out, and the card says so.
@@ -150,7 +150,9 @@ def _canonical(frame: pd.DataFrame, task: TaskSpec, split: str, file: str) -> pd
     out["text"] = frame[task.columns.text].to_numpy(dtype=object)
     pair = task.columns.text_pair
     out["text_pair"] = frame[pair].to_numpy(dtype=object) if pair else None
-    for column in ("id", "group", "split", "text", "text_pair"):
+    if task.columns.domain:
+        out["domain"] = frame[task.columns.domain].to_numpy(dtype=object)
+    for column in out.columns:
         out[column] = out[column].astype("str")
     where = f"task '{task.name}': {file}: column '{task.columns.label}'"
     out["label"] = kind_of(task).encode(

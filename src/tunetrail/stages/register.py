@@ -44,7 +44,6 @@ def register(comparison_file: Path, exported: Path, out: Path) -> None:
         certificate = read_json(exported / task / label / CERTIFICATE)
         entry = {
             "name": f"{comparison['project']}-{task}",
-            "alias": "champion",
             "task": task,
             "label": label,
             "seed": seed,

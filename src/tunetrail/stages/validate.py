@@ -15,7 +15,7 @@ from tunetrail.files import replacing, write_json, write_text
 from tunetrail.kinds import kind_of
 from tunetrail.layout import DATA, RESULT
 from tunetrail.near_duplicates import near_duplicates, plain
-from tunetrail.splits import SETS, assign_sets, text_keys
+from tunetrail.splits import GATE, SETS, assign_sets, text_keys
 from tunetrail.task import TaskSpec, read_task
 
 #: Replacement characters, and UTF-8 that was read as Latin-1.
@@ -74,7 +74,7 @@ def validate(canonical: Path, out: Path, data_docs: Path | None = None) -> None:
     result = {
         "task": task.name,
         "rows": len(frame),
-        "sets": {s: int((frame["set"] == s).sum()) for s in SETS} if complete else {},
+        "sets": _sizes(frame["set"], task) if complete else {},
         "checks": report,
         "passed": all(entry["outcome"] != "failed" for entry in report),
         "dropped": list(dict.fromkeys(i for ids in dropped.values() for i in ids)),
@@ -100,10 +100,10 @@ def with_facts(frame: pd.DataFrame, task: TaskSpec) -> pd.DataFrame:
 
     Adds ``set``; ``repeated`` (an earlier row of the set has the same texts and label);
     ``conflicting`` (the same texts have another label somewhere); ``leaks`` (the same texts are in
-    a set that must not be seen: test for selection, test and selection for train); ``nearly_leaks``
-    (other rows with nearly such texts), ``similar_to`` (id of one there) and ``similarity`` to it;
-    ``majority`` (1.0 for rows of the most frequent class); and, where labels are answers,
-    ``misplaced`` (the context lacks one at its place).
+    a set that must not be seen: test and gate for selection, these and selection for train);
+    ``nearly_leaks`` (other rows with nearly such texts), ``similar_to`` (id of one there) and
+    ``similarity`` to it; ``majority`` (1.0 for rows of the most frequent class); and, where labels
+    are answers, ``misplaced`` (the context lacks one at its place).
     """
     # As Python objects, so that the type of every single text is checked, not of the column.
     texts = ["text", *(["label"] if frame["label"].dtype == "str" else [])]
@@ -117,10 +117,10 @@ def with_facts(frame: pd.DataFrame, task: TaskSpec) -> pd.DataFrame:
         {"key": key, "label": frame["label"], "set": frame["set"]}
     ).duplicated()
     frame["conflicting"] = frame["label"].groupby(key).transform("nunique") > 1
-    in_test = key.isin(set(key[frame["set"] == "test"]))
+    held = key.isin(set(key[frame["set"].isin(("test", GATE))]))
     in_selection = key.isin(set(key[frame["set"] == "selection"]))
     train, selection = frame["set"] == "train", frame["set"] == "selection"
-    frame["leaks"] = (train & (in_test | in_selection)) | (selection & in_test)
+    frame["leaks"] = (train & (held | in_selection)) | (selection & held)
     frame = with_near_leaks(frame, task.checks.near_duplicate)
     counts = frame["label"].value_counts()
     top = counts.index[0] if len(counts) else None
@@ -133,7 +133,8 @@ def with_near_leaks(frame: pd.DataFrame, threshold: float) -> pd.DataFrame:
     texts = [frame[column].fillna("").astype(str).map(plain) for column in ("text", "text_pair")]
     rows = frame[["id", "set", "leaks"]].assign(unit=list(zip(*texts, strict=True)))
     similar: dict[Any, tuple[str, float]] = {}
-    for earlier, later in (("train", ("selection", "test")), ("selection", ("test",))):
+    held = ("test", GATE)
+    for earlier, later in (("train", ("selection", *held)), ("selection", held)):
         sought = rows.loc[(rows["set"] == earlier) & ~rows["leaks"], "unit"]
         there = rows[rows["set"].isin(later)].sort_values("id", ascending=False)
         found = near_duplicates(sought, there["unit"], threshold)
@@ -354,6 +355,11 @@ def _exception(outcome: dict[str, Any]) -> str | None:
     entries = [info] if "raised_exception" in info else list(info.values())
     raised = [e for e in entries if isinstance(e, dict) and e.get("raised_exception")]
     return str(raised[0].get("exception_message")) if raised else None
+
+
+def _sizes(sets: pd.Series, task: TaskSpec) -> dict[str, int]:
+    names = (*SETS, GATE) if task.split.gate else SETS
+    return {name: int((sets == name).sum()) for name in names}
 
 
 def _missing_classes(frame: pd.DataFrame, task: TaskSpec) -> dict[str, list[str]]:

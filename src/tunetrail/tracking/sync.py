@@ -1,7 +1,8 @@
 """Bring MLflow to what the receipt says. Repeating it changes nothing.
 
-MLflow is a projection of the result files: it is never read to decide anything, and it can be
-deleted and rebuilt at any time.
+Runs and versions are a projection of the result files: they are never read to decide anything, and
+can be deleted and rebuilt at any time. Which version is the champion is the registry's own (see
+:mod:`~tunetrail.tracking.promotion`).
 """
 
 from __future__ import annotations
@@ -21,16 +22,15 @@ from filelock import FileLock
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, digest_of, file_digest, read_json, scratch
+from tunetrail.gate.policy import Gate
 from tunetrail.layout import CERTIFICATE, DATA, HISTORY, METRICS, MODEL, PREDICTIONS, SERVING
+from tunetrail.params import read_params
 from tunetrail.provenance import git_state, versions
 from tunetrail.run import planned_run
 from tunetrail.tracking import trials
 from tunetrail.tracking.parameters import parameters
-
-#: Tags that identify what is in MLflow already.
-RUN_TAG = "tunetrail.run"
-CONTENT_TAG = "tunetrail.content"
-ONNX_TAG = "tunetrail.onnx_sha256"
+from tunetrail.tracking.promotion import roll_back, settle
+from tunetrail.tracking.tags import CONTENT_TAG, ONNX_TAG, RUN_TAG
 
 _DATABASE_SERVERS = ("postgresql", "mysql", "mssql")
 
@@ -46,13 +46,16 @@ def tracking_uri() -> str:
 def bring_up_to_date(receipt: Path) -> dict[str, Any]:
     """Create what is missing in MLflow: one run a run, a registered version a winner, its alias.
 
+    A version that is not the champion goes through the gate, where its task has one.
+
     Trials of tuning are runs as well, nested below one for their method, task and budget.
 
     Args:
         receipt: What the register stage wrote. Results are read from the project it lies in.
 
     Returns:
-        Counts of runs and versions created and already there, the experiment, and what was refused.
+        Counts of runs and versions created and already there, the experiment, what was refused, and
+        decisions of the gate.
 
     Raises:
         TuneTrailError: The tracking server cannot be reached, or a model file is not the one in
@@ -73,6 +76,7 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
             "versions_created": 0,
             "versions_present": 0,
             "refused": wanted["refused"],
+            "decisions": [],
         }
         runs: dict[str, str] = {}
         for entry in wanted["runs"]:
@@ -97,10 +101,34 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
             for record in tried:
                 record["tags"][trials.PARENT_TAG] = parent
                 _bring(client, experiment, present, record, done)
+        policy = read_params(root / "params.yaml").gate if wanted["models"] else Gate()
         for model in wanted["models"]:
-            created = _register(client, experiment, root, model, runs[model["run"]])
+            version_, created = _register(client, experiment, root, model, runs[model["run"]])
             done["versions_created" if created else "versions_present"] += 1
+            decision = settle(client, root, model, version_, policy)
+            done["decisions"] += [decision] if decision else []
     return done
+
+
+def take_back(model: str, reason: str) -> tuple[str, str, str]:
+    """Bring back the champion before this one (:func:`~tunetrail.tracking.promotion.roll_back`).
+
+    Args:
+        model: Name of a registered model, or of a task of the project here.
+        reason: Kept with the version that is taken back.
+
+    Returns:
+        The model's name, the version taken back, and the champion now.
+
+    Raises:
+        TuneTrailError: There is no such model, or no champion before this one.
+    """
+    params = read_params(Path("params.yaml"))
+    name = f"{params.project}-{model}" if model in params.tasks else model
+    STATE_DIR.mkdir(exist_ok=True)
+    with FileLock(STATE_DIR / "sync.lock"), _quiet():
+        client, _ = _connect(params.project)
+        return (name, *roll_back(client, name, reason))
 
 
 def _connect(project: str) -> tuple[Any, str]:
@@ -285,8 +313,10 @@ def _create_run(client: Any, experiment: str, record: dict[str, Any]) -> str:
     return run_id
 
 
-def _register(client: Any, experiment: str, root: Path, model: dict[str, Any], run_id: str) -> bool:
-    """Make sure that the winner is a version with its alias; True if it had to be created."""
+def _register(
+    client: Any, experiment: str, root: Path, model: dict[str, Any], run_id: str
+) -> tuple[Any, bool]:
+    """Make sure that the winner is a version; the version, and whether it had to be created."""
     name = model["name"]
     versions_ = client.search_model_versions(f"name='{name}'")
     same = [
@@ -307,12 +337,8 @@ def _register(client: Any, experiment: str, root: Path, model: dict[str, Any], r
         for left in client.search_logged_models([experiment], f"source_run_id='{run_id}'"):
             if left.model_uri not in used:  # killed before it became a version
                 client.delete_logged_model(left.model_id)
-        same = [_log_version(client, root, exported, model, run_id)]
-        created = True
-    else:
-        created = False
-    client.set_registered_model_alias(name, model["alias"], same[0].version)
-    return created
+        return _log_version(client, root, exported, model, run_id), True
+    return same[0], False
 
 
 def _log_version(
