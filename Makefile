@@ -8,10 +8,13 @@ BESIDE := -n 2 --dist worksteal
 CI_DIR := $(dir $(abspath $(lastword $(MAKEFILE_LIST)))).ci/
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run repro test test-services check lint types imports install lock clean help
+.PHONY: run retrain repro test test-services check lint types imports install lock clean help
 
 run: $(READY) ## compare methods as params.yaml says: report, MLflow runs, registered models
 	@$(BIN)/python -m pipelines.compare
+
+retrain: $(READY) ## take in new data, run what follows from it, promote, push and commit the results
+	@$(BIN)/python -m pipelines.retrain
 
 repro: $(READY) ## the same without Prefect, one stage after the other
 	@$(BIN)/tunetrail mend && $(BIN)/dvc repro && $(BIN)/tunetrail sync
@@ -41,8 +44,8 @@ lock: ## write requirements.lock from what is installed now
 	   $(BIN)/pip freeze --exclude-editable | sed '/^#/d; s/+cpu$$//'; } > requirements.lock
 
 clean: ## remove results and databases (downloads and the environment stay)
-	rm -rf models plan runs comparison receipt.json data/canonical data/validated data/prepared \
-	  .tunetrail .dvc/cache .dvc/tmp dvc.lock
+	rm -rf models plan runs comparison receipt.json data/canonical data/validated data/gate \
+	  data/prepared .tunetrail .dvc/cache .dvc/tmp dvc.lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15

@@ -292,9 +292,14 @@ def main() -> int:
     logs.configure(options.verbose)
     plain: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
     console, errors = Console(stderr=options.json, **plain), Console(stderr=True, **plain)
+    return guarded(lambda: _run(options.workers, options.json, console), errors)
+
+
+def guarded(run: Callable[[], int], errors: Console) -> int:
+    """Exit code of a command that signals and bad input may end, in order and without traceback."""
     try:
         with machine_errors(), signals_to(_stop, *_STOPPING):
-            return _run(options.workers, options.json, console)
+            return run()
     except TuneTrailError as error:
         errors.print(f"error: {error}", style="red")
         return 2
@@ -306,6 +311,26 @@ def main() -> int:
 
 
 def _run(workers: int, as_json: bool, console: Console) -> int:
+    result = run_project(workers, console)
+    if as_json:
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    return 1 if result["failed"] or result["refused"] else 0
+
+
+def run_project(workers: int, console: Console) -> dict[str, Any]:
+    """Execute what is stale in the project here, bring MLflow up to date and show the result.
+
+    Args:
+        workers: Stages side by side; 0: as many as the cores allow.
+        console: Where everything is shown.
+
+    Returns:
+        What was done (:class:`Outcome`) and, if nothing failed, what MLflow has now.
+
+    Raises:
+        TuneTrailError: Bad input, or another run is under way.
+        Stopped: A signal ended it.
+    """
     started = time.monotonic()
     root = project_root(Path.cwd())
     os.chdir(root)
@@ -343,9 +368,7 @@ def _run(workers: int, as_json: bool, console: Console) -> int:
         ) from None
     result["seconds"] = round(time.monotonic() - started, 1)
     console.print(f"{len(outcome.executed)} stages executed in {result['seconds']:.0f} s")
-    if as_json:
-        sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    return 1 if outcome.failed or result["refused"] else 0
+    return result
 
 
 def _execute(root: Path, params: Params, width: int, console: Console) -> Outcome:

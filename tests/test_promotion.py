@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Project, new_project
+from tests.conftest import Project
+from tests.gated import gated_project, registered
 
 pytestmark = pytest.mark.pipeline
 
@@ -18,24 +19,8 @@ NOTHING = 1e-9
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """One task with a gate set of some hundred rows, one method; not run yet."""
-    made = new_project(tmp_path_factory.mktemp("gate") / "project")
-    words = ["plot", "cast", "music", "camera", "ending", "pace", "script", "humour", "hero", "set"]
-    rows = [
-        f'"{quality} {word} in film number {number}",{label}'
-        for number in range(60)
-        for word in words
-        for quality, label in (("a wonderful", "good"), ("an awful", "bad"))
-    ]
-    (made.root / "data" / "own.csv").write_text("sentence,class\n" + "\n".join(rows) + "\n")
-    own = made.params["tasks"]["own"] | {
-        "split": {"gate": 0.4},
-        "limits": {"train": 96, "selection": 40, "test": 60},
-        "checks": {"near_leakage": 1.0},
-        "metrics": ["accuracy"],
-    }
-    made.change(tasks={"own": own}, seeds=[1], baseline="", gate={"margin": 0.05})
-    return made
+    """Not run yet."""
+    return gated_project(tmp_path_factory.mktemp("gate") / "project")
 
 
 def trained(project: Project, rate: float, seed: int) -> dict[str, Any]:
@@ -43,22 +28,6 @@ def trained(project: Project, rate: float, seed: int) -> dict[str, Any]:
     project.change(methods={"head": {"learning_rate": rate}}, seeds=[seed])
     project.run()
     return registered(project)
-
-
-def registered(project: Project) -> dict[str, Any]:
-    """Aliases, and tags of each version."""
-    import mlflow
-
-    uri = f"sqlite:///{project.root / '.tunetrail' / 'mlflow' / 'mlflow.db'}"
-    client = mlflow.MlflowClient(uri)
-    model = client.get_registered_model("sentiment-own")
-    versions = client.search_model_versions("name='sentiment-own'")
-    return {
-        "aliases": {alias: int(v) for alias, v in model.aliases.items()},
-        "tags": {int(v.version): v.tags for v in versions},
-        "runs": {int(v.version): v.run_id for v in versions},
-        "client": client,
-    }
 
 
 def test_a_better_model_replaces_the_champion_a_worse_one_does_not(

@@ -64,6 +64,20 @@ class Limits(Settings):
     latency_ms: float | None = Field(default=None, gt=0, description="p50 of one text, ONNX")
 
 
+class Retrain(Settings):
+    """What follows from new data, beside a run of the comparison (``make retrain``)."""
+
+    push: bool = Field(
+        default=False, description="send data, results and run cache to DVC's remote"
+    )
+    branch: str | None = Field(
+        default=None, description="branch of git that gets dvc.lock and the versions of the data"
+    )
+    notify: tuple[str, ...] = Field(
+        default=(), description="command that is given the report as JSON on standard input"
+    )
+
+
 class AddedRun(Settings):
     """A run beyond ``seeds``, with the main budget."""
 
@@ -121,6 +135,8 @@ class Params(Settings):
     gate: Gate = Field(
         default=Gate(), description="between champion and challenger (dvc.yaml has the default)"
     )
+
+    retrain: Retrain = Retrain()
 
     @field_validator("project")
     @classmethod
