@@ -8,13 +8,16 @@ BESIDE := -n 2 --dist worksteal
 CI_DIR := $(dir $(abspath $(lastword $(MAKEFILE_LIST)))).ci/
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run retrain repro test test-services check lint types imports install lock clean help
+.PHONY: run retrain services repro test test-services check lint types imports install lock clean help
 
 run: $(READY) ## compare methods as params.yaml says: report, MLflow runs, registered models
 	@$(BIN)/python -m pipelines.compare
 
 retrain: $(READY) ## take in new data, run what follows from it, promote, push and commit the results
 	@$(BIN)/python -m pipelines.retrain
+
+services: $(READY) ## Prefect's server and worker and MLflow's server on loopback, until Ctrl-C
+	@$(BIN)/python -m pipelines.services
 
 repro: $(READY) ## the same without Prefect, one stage after the other
 	@$(BIN)/tunetrail mend && $(BIN)/dvc repro && $(BIN)/tunetrail sync

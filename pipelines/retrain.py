@@ -1,4 +1,4 @@
-"""The flow of retraining: new data in, what follows from it, and the gate.
+"""Retraining: new data in, what follows from it, and the gate.
 
 New rows become a dataset version, if its gate lets them pass; what they make stale is executed; the
 new winner replaces the champion if it passes the gate between them; results are pushed and
@@ -109,11 +109,10 @@ class Failing(RuntimeError):
         self.report = report
 
 
-def retrain(folder: str = ".", workers: int = 0, console: Console | None = None) -> Report:
-    """The flow, in the project in ``folder``. A second one in the same project waits for the first.
+def retrain(workers: int = 0, console: Console | None = None) -> Report:
+    """Retrain the project here. A second one in the same project waits for the first.
 
     Args:
-        folder: The project, or a folder in it.
         workers: Stages side by side; 0: as many as the cores allow.
         console: Where it is shown what is done; default: standard error.
 
@@ -124,21 +123,17 @@ def retrain(folder: str = ".", workers: int = 0, console: Console | None = None)
         TuneTrailError: Bad input; nothing is changed.
         Failing: The data was rejected or stages failed, after the report was handed over.
     """
-    os.chdir(folder)
     os.chdir(project_root(Path.cwd()))
     console = console or Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     params = read_params(Path("params.yaml"))
     STATE_DIR.mkdir(exist_ok=True)
-    configure_prefect()
     with FileLock(STATE_DIR / "retrain.lock"):
-        connect()
-        wait_until_ready()
-        return _flow(params, workers, console)
+        return _steps(params, workers, console)
 
 
-def _flow(params: Params, workers: int, console: Console) -> Report:
+def _steps(params: Params, workers: int, console: Console) -> Report:
     """Each part is a task of Prefect's: it shows where a retraining is, and where it ended."""
-    from prefect import flow, task
+    from prefect import task
     from prefect.artifacts import create_markdown_artifact
     from prefect.cache_policies import NO_CACHE
 
@@ -166,21 +161,17 @@ def _flow(params: Params, workers: int, console: Console) -> Report:
     def keep() -> None:
         _keep(report, params)
 
-    @flow(name="retrain")
-    def whole() -> None:
-        for name in params.tasks:
-            if (_INCOMING / name).is_dir():
-                take_in(name)
-        if not report.rejected:  # the data is as it was, but somebody has to look at it first
-            run()
-        if not report.failing:
-            keep()
-        create_markdown_artifact(key="retrain", markdown=report.markdown())
-        _notify(report, params)
-        if report.failing:
-            raise Failing(report)
-
-    whole()
+    for name in params.tasks:
+        if (_INCOMING / name).is_dir():
+            take_in(name)
+    if not report.rejected:  # else the data is as it was, and somebody has to look at it first
+        run()
+    if not report.failing:
+        keep()
+    create_markdown_artifact(key="retrain", markdown=report.markdown())
+    _notify(report, params)
+    if report.failing:
+        raise Failing(report)
     return report
 
 
@@ -246,8 +237,14 @@ def main() -> int:
     console, errors = Console(stderr=options.json, **plain), Console(stderr=True, **plain)
 
     def run() -> int:
+        configure_prefect()
+        connect()
+        wait_until_ready()
+        from pipelines.deployed import retrain as flow
+
+        report: Report
         try:
-            report = retrain(workers=options.workers, console=console)
+            report = flow(workers=options.workers, console=console)
         except Failing as failing:
             report = failing.report
         if options.json:

@@ -160,6 +160,12 @@ def _connect(project: str) -> tuple[Any, str]:
         ) from None
 
 
+def create_store(root: Path) -> None:
+    """Make the project's own database of MLflow, where there is none."""
+    with contextlib.chdir(root), FileLock(STATE_DIR / "sync.lock"), _quiet():
+        _create_database(STATE_DIR / "mlflow" / "mlflow.db")
+
+
 def _create_database(path: Path) -> None:
     """Make an empty database in one step: MLflow cannot use one whose tables are half made."""
     from mlflow import MlflowClient

@@ -1,0 +1,23 @@
+"""The flows that prefect.yaml deploys: this module imports Prefect at once, as its workers do."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from prefect import flow
+
+from pipelines import retrain as retraining
+
+
+@flow(name="retrain", flow_run_name="retrain", persist_result=False)
+def retrain(folder: str = ".", workers: int = 0, console: Any = None) -> retraining.Report:
+    """Take in new data, train what follows from it, promote, and keep the results.
+
+    Args:
+        folder: The project.
+        workers: Stages side by side; 0: as many as the cores allow.
+        console: For the command line.
+    """
+    os.chdir(folder)
+    return retraining.retrain(workers, console)

@@ -1,0 +1,389 @@
+"""Prefect's server and worker and MLflow's server, on loopback, until they are told to stop.
+
+A service that ends by itself is started again. A flow run whose process is gone with its worker is
+handed to the next worker: the project knows what is done, so it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+
+from pipelines.compare import guarded
+from tunetrail.dag import PIPELINE, project_root
+from tunetrail.errors import TuneTrailError
+from tunetrail.files import STATE_DIR
+
+POOL = "tunetrail"
+
+#: Seconds that a service has to answer, and to stop.
+_TO_START, _TO_STOP = 300.0, 20.0
+
+#: Longest pause before a service that keeps ending is started again, in seconds.
+_LONGEST_PAUSE = 30.0
+
+_DEPLOYMENTS = Path("prefect.yaml")
+
+
+@dataclass
+class Service:
+    """A program that is kept running.
+
+    Attributes:
+        name: As it is shown, and its log is called.
+        command: Program and arguments.
+        url: What answers once it is ready; None: nothing does.
+        process: While it runs.
+        failures: How often it ended by itself.
+        again: When it is started again (``time.monotonic``).
+    """
+
+    name: str
+    command: list[str]
+    url: str | None = None
+    process: subprocess.Popen[bytes] | None = None
+    failures: int = 0
+    again: float = 0.0
+
+    def start(self, environment: dict[str, str]) -> None:
+        """Start it, with its output in ``.tunetrail/logs``."""
+        log = STATE_DIR / "logs" / f"{self.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C is for us: we stop them in order
+                preexec_fn=_end_with_parent,
+            )
+
+    def wait_until_ready(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            TuneTrailError: It ended, or does not answer in time.
+        """
+        deadline = time.monotonic() + _TO_START
+        while self.url is not None and not _answers(self.url):
+            ended = self.process is not None and self.process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                raise TuneTrailError(
+                    f"{self.name} {'ended' if ended else 'does not answer'}",
+                    f"see {STATE_DIR / 'logs' / self.name}.log",
+                )
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Ask it to stop, and end it and its children if it does not."""
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(_TO_STOP)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.process = None
+
+
+@dataclass
+class Plan:
+    """What is started, and where.
+
+    Attributes:
+        root: The project.
+        host: Address that the servers listen on.
+        prefect_port: Of Prefect's server.
+        mlflow_port: Of MLflow's server.
+        database: ``postgresql://user@host:port``, or empty for SQLite in the project.
+    """
+
+    root: Path
+    host: str
+    prefect_port: int
+    mlflow_port: int
+    database: str = ""
+    services: list[Service] = field(default_factory=list)
+
+    @property
+    def prefect_url(self) -> str:
+        """Where Prefect's server is."""
+        return f"http://{self.host}:{self.prefect_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """Where MLflow's server is."""
+        return f"http://{self.host}:{self.mlflow_port}"
+
+    def environment(self) -> dict[str, str]:
+        """Of all services, and of the flows that the worker starts."""
+        values = {
+            "PREFECT_HOME": str((self.root / STATE_DIR / "prefect").absolute()),
+            "PREFECT_API_URL": f"{self.prefect_url}/api",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "MLFLOW_TRACKING_URI": self.mlflow_url,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        if self.database:
+            split = urlsplit(self.database)
+            values["PREFECT_API_DATABASE_CONNECTION_URL"] = split._replace(
+                scheme="postgresql+asyncpg", path="/tunetrail_prefect"
+            ).geturl()
+        return {**os.environ, **values}
+
+    def servers(self) -> tuple[Service, Service]:
+        """Prefect's and MLflow's."""
+        programs = Path(sys.executable).parent
+        store = self.root / STATE_DIR / "mlflow"
+        backend = f"sqlite:///{store.absolute() / 'mlflow.db'}"
+        if self.database:
+            split = urlsplit(self.database)
+            backend = split._replace(scheme="postgresql", path="/tunetrail_mlflow").geturl()
+        prefect = [programs / "prefect", "server", "start", "--host", self.host]
+        mlflow = [programs / "mlflow", "server", "--host", self.host, "--workers", "1"]
+        mlflow += ["--default-artifact-root", (store / "artifacts").absolute().as_uri()]
+        mlflow += ["--port", self.mlflow_port]
+        os.environ["MLFLOW_BACKEND_STORE_URI"] = backend  # it may have a password: not an argument
+        return (
+            Service(
+                "prefect-server",
+                [str(part) for part in (*prefect, "--port", self.prefect_port)],
+                f"{self.prefect_url}/api/health",
+            ),
+            Service("mlflow-server", [str(part) for part in mlflow], f"{self.mlflow_url}/health"),
+        )
+
+
+def serve(plan: Plan, console: Console) -> None:
+    """Start everything, say where it is, and keep it running until a signal ends it.
+
+    Raises:
+        TuneTrailError: A port is taken, or a service does not start.
+    """
+    from tunetrail.tracking.sync import create_store
+
+    for port in (plan.prefect_port, plan.mlflow_port):
+        _check_free(plan.host, port)
+    if plan.host not in ("127.0.0.1", "localhost", "::1"):
+        console.print(
+            f"warning: {plan.host} can be reached from outside, and neither server asks who is "
+            "there. Put a proxy with authentication before them, or use 127.0.0.1.",
+            style="yellow",
+        )
+    if plan.database:
+        _create_databases(plan.database)
+    else:
+        create_store(plan.root)
+    servers = plan.servers()
+    environment = plan.environment()
+    programs = Path(sys.executable).parent
+    name = f"{socket.gethostname()}-{secrets.token_hex(3)}"
+    worker = [programs / "prefect", "worker", "start", "--pool", POOL, "--name", name]
+    running: list[Service] = []
+    try:
+        for service in servers:
+            service.start(environment)
+            running.append(service)
+        for service in servers:
+            service.wait_until_ready()
+        _deploy(plan, environment)
+        running.append(Service("prefect-worker", [str(part) for part in worker]))
+        asyncio.run(_reschedule(plan.prefect_url))
+        running[-1].start(environment)
+        console.print(
+            f"Prefect     {plan.prefect_url}\nMLflow      {plan.mlflow_url}\n"
+            f"Logs        {STATE_DIR / 'logs'}\nCtrl-C stops them."
+        )
+        while True:
+            time.sleep(0.5)
+            for service in running:
+                _keep_running(service, environment, console, plan)
+    finally:
+        for service in reversed(running):
+            service.stop()
+
+
+def _keep_running(
+    service: Service, environment: dict[str, str], console: Console, plan: Plan
+) -> None:
+    now = time.monotonic()
+    if service.process is not None and service.process.poll() is not None:
+        pause = min(2.0**service.failures, _LONGEST_PAUSE)
+        console.print(
+            f"{service.name} ended ({service.process.returncode}): again in {pause:.0f} s",
+            style="yellow",
+        )
+        service.process, service.again = None, now + pause
+        service.failures += 1
+    if service.process is None and now >= service.again:
+        if service.url is None and _answers(f"{plan.prefect_url}/api/health"):
+            asyncio.run(_reschedule(plan.prefect_url))
+        service.start(environment)
+
+
+async def _reschedule(url: str) -> None:
+    """Hand flow runs whose process is gone to the next worker of this machine."""
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Scheduled
+
+    begun = [StateType.RUNNING, StateType.PENDING]
+    wanted = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=begun)),
+    )
+    async with PrefectClient(f"{url}/api") as client:
+        for run in await client.read_flow_runs(flow_run_filter=wanted):
+            if run.deployment_id is None or not _gone(run.infrastructure_pid):
+                continue
+            await client.set_flow_run_state(
+                run.id, Scheduled(message="its process is gone: it goes on"), force=True
+            )
+
+
+def _gone(place: str | None) -> bool:
+    """Whether a process that was here (``host:pid``) has ended."""
+    host, _, number = (place or "").rpartition(":")
+    if host != socket.gethostname() or not number.isdigit():
+        return place is None
+    return not Path(f"/proc/{number}").exists()
+
+
+def _deploy(plan: Plan, environment: dict[str, str]) -> None:
+    """Make the pool, and deploy what prefect.yaml has (the project's, or TuneTrail's own)."""
+    prefect = str(Path(sys.executable).parent / "prefect")
+    own = plan.root / _DEPLOYMENTS
+    file = own if own.exists() else PIPELINE.parent / _DEPLOYMENTS
+    commands = (
+        ["work-pool", "create", POOL, "--type", "process", "--overwrite"],
+        ["--no-prompt", "deploy", "--all", "--prefect-file", str(file)],
+    )
+    for arguments in commands:
+        done = subprocess.run(
+            [prefect, *arguments],
+            cwd=plan.root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip()
+            raise TuneTrailError(f"`prefect {' '.join(arguments[:3])}` failed: {said}", "see above")
+
+
+def _create_databases(server: str) -> None:
+    """Create both databases, where they are not there yet.
+
+    Raises:
+        TuneTrailError: PostgreSQL does not answer.
+    """
+    try:
+        import psycopg2
+    except ImportError:
+        raise TuneTrailError(
+            "psycopg2 is not installed", "install 'tunetrail[remote]' for PostgreSQL"
+        ) from None
+    try:
+        connection = psycopg2.connect(urlsplit(server)._replace(path="/postgres").geturl())
+    except psycopg2.OperationalError as error:
+        raise TuneTrailError(
+            f"PostgreSQL at {server.rpartition('@')[2]} cannot be used: {str(error).strip()}",
+            "start it, or correct the address",
+        ) from None
+    connection.autocommit = True
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        for name in ("tunetrail_prefect", "tunetrail_mlflow"):
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            if cursor.fetchone() is None:
+                cursor.execute(f"CREATE DATABASE {name}")
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise TuneTrailError(
+            f"port {port} on {host} cannot be used: {error.strerror}",
+            "stop what uses it, or name another one (--prefect-port, --mlflow-port)",
+        ) from None
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end a service when this process is killed (Linux; elsewhere nothing does)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+@contextlib.contextmanager
+def _in(folder: Path) -> Iterator[None]:
+    with contextlib.chdir(folder):
+        yield
+
+
+def main() -> int:
+    """Command line; it ends with a signal."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.services",
+        description="Prefect's server and worker and MLflow's server, until Ctrl-C. Deploys "
+        "what prefect.yaml has.",
+        epilog="example: TUNETRAIL_DATABASE=postgresql://me@127.0.0.1 python -m pipelines.services",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--prefect-port", type=int, default=4200)
+    parser.add_argument("--mlflow-port", type=int, default=5000)
+    options = parser.parse_args()
+    plain: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
+    console, errors = Console(**plain), Console(stderr=True, **plain)
+
+    def run() -> int:
+        root = project_root(Path.cwd())
+        with _in(root):
+            plan = Plan(
+                root,
+                options.host,
+                options.prefect_port,
+                options.mlflow_port,
+                os.environ.get("TUNETRAIL_DATABASE", ""),
+            )
+            serve(plan, console)
+        return 0
+
+    return guarded(run, errors)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
