@@ -148,7 +148,8 @@ def _opened(version: Any) -> Opened:
     from tunetrail.tracking.served_model import TextModel
 
     folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source))
-    exported = folder / "artifacts" / "export"
+    stored = mlflow.models.Model.load(str(folder)).flavors["python_function"]["artifacts"]
+    exported = folder / stored["export"]["path"]
     if file_digest(exported / MODEL) != version.tags[ONNX_TAG]:
         raise TuneTrailError(
             f"version {version.version} of model '{version.name}': {MODEL} in the registry is not "
