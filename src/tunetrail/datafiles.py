@@ -115,7 +115,10 @@ def _stage(repo: Any, path: Path) -> Any:
 def _keep(repo: Any, content: Path) -> None:
     """Put a copy of the bytes into DVC's cache."""
     md5, cache = md5_of(content), repo.cache.local
-    _drop_damaged(Path(cache.oid_to_path(md5)), md5)
+    kept = Path(cache.oid_to_path(md5))
+    _drop_damaged(kept, md5)
+    for left in kept.parent.glob(".*.tmp"):  # by a kill: whoever copies has the lock
+        left.unlink()
     cache.add(str(content), repo.fs, md5)
 
 

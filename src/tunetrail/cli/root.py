@@ -62,7 +62,7 @@ Examples:
 
   tunetrail run                   execute that
 
-  tunetrail intake tickets        take new rows in as a dataset version, if they pass
+  tunetrail intake tickets        new rows become a version of the data
 
   tunetrail recommend             which method to take, under your limits
 
