@@ -4,7 +4,7 @@ BEFORE ?= base/.tunetrail/small
 AFTER ?= .tunetrail/small
 RELEASE := $(CI_DIR)release.py
 
-.PHONY: small changes comment remote push-results retrained propose check-tag dist notes release
+.PHONY: small changes comment remote pull-results push-results retrained propose check-tag dist notes release
 
 small: $(READY) ## a small copy of the comparison in .tunetrail/small, run to its end
 	@$(BIN)/tunetrail small .tunetrail/small --cache $(CACHE)
@@ -21,6 +21,9 @@ comment: # build/changes.md as the one comment on pull request PR
 remote: $(READY) # DVC's remote from DVC_REMOTE_URL, with DVC_SSH_KEY and DVC_SSH_HOST_KEY where given
 	@$(CI_DIR)remote
 
+pull-results: $(READY) # what dvc.lock names, if it is committed: only what is stale is executed then
+	@if git cat-file -e HEAD:dvc.lock 2> /dev/null; then $(BIN)/dvc pull --run-cache; fi
+
 push-results: $(READY)
 	@$(BIN)/dvc push --run-cache
 
@@ -28,7 +31,7 @@ retrained: $(READY) # build/changes.md: results against those of HEAD, if any we
 	@if git cat-file -e HEAD:dvc.lock 2> /dev/null; then $(MAKE) --no-print-directory changes \
 	  BEFORE=HEAD AFTER=.; else mkdir -p build && cp comparison/table.md build/changes.md; fi
 
-propose: # dvc.lock and params.yaml as a branch and a pull request
+propose: # dvc.lock, params.yaml and versions of the data as a branch and a pull request
 	@$(CI_DIR)propose
 
 check-tag: # TAG is the version of pyproject.toml, and CHANGELOG.md has a section on it

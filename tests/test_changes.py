@@ -209,7 +209,8 @@ def test_what_is_no_comparison_is_refused(
     before, _ = two.write()
     monkeypatch.chdir(tmp_path)
     problem, fix = refusal(capsys, "changes", before, "nowhere")
-    assert "no dvc.yaml here or above" in problem
+    assert problem == "'nowhere' is not there"
+    assert fix.startswith("name a comparison.json or a project's folder; revisions are those of")
     (tmp_path / "empty").mkdir()
     problem, fix = refusal(capsys, "changes", before, "empty")
     assert problem == "'empty/comparison/comparison.json' is not there"

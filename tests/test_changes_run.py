@@ -35,8 +35,8 @@ def changes(project: Project, *arguments: str) -> Json:
 
 
 def scores(small: Path, label: str) -> list[float]:
-    places = (small / f"runs/evaluate/own/{label}/few/{seed}/metrics.json" for seed in SEEDS)
-    return [json.loads(place.read_text())["f1"] for place in places]
+    places = (small / f"runs/evaluate/movie/{label}/few/{seed}/metrics.json" for seed in SEEDS)
+    return [json.loads(place.read_text())["accuracy"] for place in places]
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,12 @@ def pull_request(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Pro
     folder = tmp_path_factory.mktemp("request")
     before = new_project(folder / "base")
     before.change(
-        tasks={"own": before.params["tasks"]["own"]},
+        tasks={"movie": before.params["tasks"]["movie"]},
         seeds=[*SEEDS, 4],
         budgets={"few": {"epochs": 9}, "fewer": {"epochs": 1}},
     )
     after = before.copy(folder / "request")
-    after.change(methods={"head": {}, "lora": {"learning_rate": 0.01}})
+    after.change(methods={"head": {}, "lora": {"learning_rate": 0.0001}})
     cache = f"CACHE={folder / 'cache'}"
     make(before, "small", cache)
     make(after, "small", cache)
@@ -68,9 +68,7 @@ def test_the_small_plan_has_everything_but_size(pull_request: tuple[Project, Pro
     assert cut["methods"] == whole["methods"]
     assert cut["seeds"] == list(SEEDS)
     assert cut["budgets"] == {"few": {"steps": 20}}
-    assert cut["tasks"]["own"] == whole["tasks"]["own"] | {
-        "limits": {"train": 320, "selection": 100, "test": 300}
-    }
+    assert cut["tasks"] == whole["tasks"]  # it was small before
     assert git(before.root, "status", "--porcelain") == " M params.yaml\n"  # the fixture's change
 
 
@@ -89,7 +87,7 @@ def test_the_comment_says_what_changed(pull_request: tuple[Project, Project]) ->
     _, after = pull_request
     shown = (after.root / "build" / "changes.md").read_text()
     assert "1 with the same runs" in shown
-    assert "- LoRA: learning_rate " in shown
+    assert "- LoRA: learning_rate 0.002 → 0.0001\n" in shown
     assert "- The same runs: head only" in shown
     changed, _, whole = shown.partition("<details>")
     (row,) = (line for line in changed.splitlines() if line.startswith("| LoRA "))
@@ -103,11 +101,12 @@ def test_the_interval_of_a_change_is_never_narrower_than_that_of_its_seeds(
     pull_request: tuple[Project, Project],
 ) -> None:
     before, after = pull_request
-    found = changes(after, str(small(before)), str(small(after)))["tasks"]["own"]["methods"]
+    found = changes(after, str(small(before)), str(small(after)))["tasks"]["movie"]["methods"]
     oracle = ttest_rel(scores(small(after), "lora"), scores(small(before), "lora"))
     interval = oracle.confidence_interval(0.95)
     record = found["lora"]["difference"]
     assert found["head"]["status"] == "same"
+    assert interval.low < interval.high
     assert found["lora"]["basis"] == "seeds and rows"
     assert (record["low"] + record["high"]) / 2 == pytest.approx((interval.low + interval.high) / 2)
     assert record["low"] <= interval.low + 1e-9
@@ -121,7 +120,7 @@ def test_of_files_alone_the_interval_is_that_of_scipy(
     files = [tmp_path / "before.json", tmp_path / "after.json"]
     for project, file in zip(pull_request, files, strict=True):
         shutil.copyfile(small(project) / "comparison" / "comparison.json", file)
-    found = changes(after, *map(str, files))["tasks"]["own"]["methods"]["lora"]
+    found = changes(after, *map(str, files))["tasks"]["movie"]["methods"]["lora"]
     interval = ttest_rel(
         scores(small(after), "lora"), scores(small(before), "lora")
     ).confidence_interval(0.95)
@@ -135,13 +134,13 @@ def test_predictions_of_another_execution_are_refused(
 ) -> None:
     before, after = pull_request
     mixed = Project(small(after)).copy(tmp_path / "mixed")
-    place = "runs/evaluate/own/lora/few/1/predictions.parquet"
+    place = "runs/evaluate/movie/lora/few/1/predictions.parquet"
     (mixed.root / place).unlink()
     shutil.copyfile(small(before) / place, mixed.root / place)
     command = [str(BIN / "python"), "-m", "tunetrail.cli", "changes", str(small(before))]
     done = after.command(*command, str(mixed.root))
     assert done.returncode == 2
-    assert "the predictions of lora on own with seed 1 are not those of the comparison" in (
+    assert "the predictions of lora on movie with seed 1 are not those of the comparison" in (
         done.stderr
     )
 

@@ -20,11 +20,11 @@ from tunetrail.cli import main
 from tunetrail.dag import CODE
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import write_json
-from tunetrail.params import check_sources, read_params
+from tunetrail.params import check_sources, read_params, sources
 from tunetrail.recipes import rules
 from tunetrail.recipes.claims import Claim
 from tunetrail.recipes.observed import Observed
-from tunetrail.recipes.projects import check_data, sources, write_project
+from tunetrail.recipes.projects import check_data, write_project
 from tunetrail.recipes.recipe import RECIPES, Recipe, plan_files, read_recipe, recipe_names
 from tunetrail.recipes.results import judge, page, read_results, write_results
 from tunetrail.recipes.vocabulary import overlaps, training_texts
@@ -49,7 +49,7 @@ def test_project_of_every_plan_is_ready_to_run(
     plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, project = tmp_path / "datasets", tmp_path / "project"
-    for source in sources(read_params(plan), plan):
+    for source in sources(read_params(plan), plan).values():
         if source.is_relative_to("data/local"):
             (data / source.relative_to("data/local")).mkdir(parents=True)
     check_data([plan], data)
@@ -63,13 +63,15 @@ def test_project_of_every_plan_is_ready_to_run(
 
 def test_small_plans_need_no_network_and_full_ones_no_local_data() -> None:
     for plan in PLANS:
-        local = [s for s in sources(read_params(plan), plan) if s.is_relative_to("data/local")]
+        local = [
+            s for s in sources(read_params(plan), plan).values() if s.is_relative_to("data/local")
+        ]
         if plan.parent.name == "full":
             assert not local, plan
             continue
         params = read_params(plan)
         assert params.base.source == Path("data/minilm.yaml")
-        others = {s for s in sources(params, plan) if s not in local}
+        others = {s for s in sources(params, plan).values() if s not in local}
         assert others <= {Path("data/minilm.yaml"), Path("data/hutto.yaml")}
 
 

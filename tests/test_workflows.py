@@ -279,8 +279,10 @@ def clone(tmp_path: Path) -> Path:
     git(tmp_path, "init", "-q", "--bare", "-b", "main", str(origin))
     git(tmp_path, "clone", "-q", str(origin), str(folder))
     (folder / "params.yaml").write_text("seeds: [1]\n")
+    (folder / "data").mkdir()
+    (folder / "data" / "own.csv").write_text("text,label\n")
     git(folder, "switch", "-qc", "main")
-    git(folder, "add", "params.yaml")
+    git(folder, "add", "params.yaml", "data")
     git(folder, "commit", "-qm", "start")
     git(folder, "push", "-q", "origin", "main")
     (folder / "build").mkdir()
@@ -308,13 +310,22 @@ def test_retrained_results_become_one_branch_and_one_pull_request(clone: Path) -
     assert "pathspec 'dvc.lock' did not match" in done.stderr
     assert calls(clone) == []
     (clone / "dvc.lock").write_text("stages: first\n")
+    (clone / "data" / "own.csv.dvc").write_text("outs: []\n")  # new rows: DVC has them now
+    (clone / "data" / ".gitignore").write_text("/own.csv\n")
     done = make(clone, "propose")
     assert done.returncode == 0, done.stderr
     assert calls(clone)[-1] == (
         "pr create --head retrained --title Retrained --body-file build/changes.md"
     )
     assert git(clone, "show", "origin/retrained:dvc.lock") == "stages: first\n"
-    assert git(clone, "diff", "--name-only", "origin/main", "origin/retrained") == "dvc.lock\n"
+    changed = git(clone, "diff", "--name-status", "origin/main", "origin/retrained").split("\n")
+    assert changed == [
+        "A\tdata/.gitignore",
+        "D\tdata/own.csv",
+        "A\tdata/own.csv.dvc",
+        "A\tdvc.lock",
+        "",
+    ]
     # The next week, from main again: the branch is replaced and the pull request edited.
     git(clone, "switch", "-q", "main")
     (clone / "dvc.lock").write_text("stages: second\n")

@@ -94,7 +94,15 @@ def side(given: str) -> Side:
         whole = (root / "dvc.yaml").is_file()
         files = DirFileSystem(path=str(root), fs=LocalFileSystem()) if whole else None
         return Side(given, read_json(path), files)
-    files = at_revision(project_root(Path.cwd()), given)
+    try:
+        root = project_root(Path.cwd())
+    except TuneTrailError:
+        raise TuneTrailError(
+            f"'{given}' is not there",
+            "name a comparison.json or a project's folder; revisions are those of the project that "
+            "you are in",
+        ) from None
+    files = at_revision(root, given)
     try:
         with files.open(f"comparison/{COMPARISON}", "rb") as handle:
             return Side(given, json.load(handle), files)
