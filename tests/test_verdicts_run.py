@@ -36,7 +36,8 @@ def test_verdicts_are_those_of_the_predictions_and_reach_mlflow(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     from mlflow import MlflowClient
 
-    from tunetrail.tracking.sync import bring_up_to_date, tracking_uri
+    from tunetrail.tracking.connection import tracking_uri
+    from tunetrail.tracking.sync import bring_up_to_date
 
     def logged() -> dict[str, tuple[dict[str, str], dict[str, float]]]:
         client = MlflowClient(tracking_uri())
