@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
@@ -55,7 +56,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions(),
-        "packages": dict(sorted({(d.name.lower(), d.version) for d in distributions()})),
+        "packages": dict(sorted((_normal(d.name), d.version) for d in distributions())),
         "lock": {"file": _LOCK.name, "sha256": file_digest(_LOCK)} if _LOCK.is_file() else None,
     }
 
@@ -69,6 +70,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # a training worker needs none of the pipeline tools
     return found
+
+
+def _normal(name: str) -> str:
+    """The one spelling of a distribution's name."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _git(*arguments: str) -> str | None:

@@ -103,7 +103,7 @@ def _champion(task: str, root: Path | None) -> str:
         entry = refused[task]
         raise TuneTrailError(
             f"what was chosen for '{task}' is not registered: {entry['reason']}",
-            f"an earlier version, if there is one: tunetrail explain models:/{entry['name']}@champion",
+            f"an earlier one, if there is any: tunetrail explain models:/{entry['name']}@champion",
         )
     if task not in models:
         raise unknown("task", task, [*models, *refused], "receipt.json")
@@ -242,7 +242,7 @@ def _show(lineage: Json, version: Any, reproduce: list[Json]) -> None:
     _heading("Data")
     sets = (
         f"{name}: {text.plural(card['rows'], 'row')} ({words.rows_by_label(card)})"
-        for name, card in data["sets"].items()
+        for name, card in words.sets(lineage).items()
     )
     _facts(
         {
@@ -285,7 +285,7 @@ def _show(lineage: Json, version: Any, reproduce: list[Json]) -> None:
     _methods(lineage)
     _heading("Verdict")
     _paragraph(words.verdict(lineage))
-    if lineage["model"]["label"] != compared["baseline"]:
+    if lineage["model"]["label"] != compared["baseline"] and len(task["verdicts"]) > 1:
         _paragraph(text.verdict_sentence(task, compared["baseline"], compared["margin"]))
     _heading("Certificate of the ONNX file")
     _paragraph(words.certificate(lineage))

@@ -91,10 +91,15 @@ def _scores(lineage: Mapping[str, Any]) -> list[str]:
     seed, constant = lineage["model"]["seed"], task["majority_title"]
     header = ["test metric", "mean of seeds", "95% interval", "seeds", f"this file (seed {seed})"]
     primary = task["metric_titles"][task["primary"]]
+    told = f"Test {primary} of the method: {words.scored(summary[task['primary']])}."
+    if summary[task["primary"]]["low"] is not None:
+        told += (
+            " The interval is Student's t over seeds; this file is one of those seeds, chosen on "
+            "the selection set."
+        )
     return [
         aligned([*header, constant], rows),
-        f"Test {primary} of the method: {words.scored(summary[task['primary']])}. Its interval is "
-        "Student's t over seeds; this file is one of those seeds, chosen on the selection set.",
+        told,
         words.verdict(lineage),
     ]
 
@@ -144,7 +149,7 @@ def _data(lineage: Mapping[str, Any]) -> list[str]:
     data = lineage["data"]
     rows = [
         [name, text.count(card["rows"]), words.rows_by_label(card)]
-        for name, card in data["sets"].items()
+        for name, card in words.sets(lineage).items()
     ]
     checked = words.validation(lineage)
     return [

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunetrail.report import text
+from tunetrail.splits import SETS
 
 Json = dict[str, Any]
 
@@ -30,11 +31,11 @@ def selection_means(lineage: Mapping[str, Any]) -> dict[str, float]:
 
 
 def why_not(label: str, lineage: Mapping[str, Any]) -> str:
-    """Why a method was not chosen."""
+    """Why a method was not chosen, beside its score on the selection set."""
     means, chosen = selection_means(lineage), lineage["choice"]["winner"]
     if means[label] == means[chosen]:
-        return "equal on selection; the first by name was taken"
-    return f"{text.score(means[chosen] - means[label])} lower on selection"
+        return "equal: first by name"
+    return f"{text.score(means[chosen] - means[label])} lower"
 
 
 def how_selected(lineage: Mapping[str, Any]) -> str:
@@ -82,6 +83,12 @@ def verdict(lineage: Mapping[str, Any]) -> str:
         f"differs by {text.difference(record)}"
         + (", one seed, so without an interval." if record["low"] is None else ".")
     )
+
+
+def sets(lineage: Mapping[str, Any]) -> dict[str, Json]:
+    """Set → card of its rows, train first."""
+    cards = lineage["data"]["sets"]
+    return {name: cards[name] for name in SETS}
 
 
 def rows_by_label(card: Json) -> str:

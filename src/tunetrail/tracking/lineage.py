@@ -64,11 +64,16 @@ def bring(client: Any, folder: Path, model: dict[str, Any]) -> None:
             continue
         if wanted.items() <= tags.items():
             continue
-        client.log_model_artifacts(version.model_id, str(folder))
+        client.log_model_artifacts(_model_id(version), str(folder))
         card = _short((folder / MODEL_CARD).read_text(encoding="utf-8"))
         client.update_model_version(version.name, version.version, description=card)
         for tag, digest in wanted.items():  # last: a killed sync is seen by their absence
             client.set_model_version_tag(version.name, version.version, tag, digest)
+
+
+def _model_id(version: Any) -> str:
+    """The model of a version; where MLflow keeps an id for that, it stays empty."""
+    return str(version.source.removeprefix("models:/"))
 
 
 def _short(card: str) -> str:
@@ -149,7 +154,7 @@ def _find(client: Any, parts: re.Match[str]) -> Any:
 def _fetched(client: Any, version: Any, scratch: Path, whole: bool) -> Path:
     from mlflow.artifacts import download_artifacts
 
-    location = client.get_logged_model(version.model_id).artifact_location.rstrip("/")
+    location = client.get_logged_model(_model_id(version)).artifact_location.rstrip("/")
     wanted = location if whole else f"{location}/{LINEAGE}"
     fetched = Path(download_artifacts(artifact_uri=wanted, dst_path=str(scratch)))
     return fetched if whole else fetched.parent
