@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import file_digest, read_json
 from tunetrail.layout import LINEAGE, MODEL_CARD
@@ -56,7 +54,15 @@ def bring(client: Any, folder: Path, model: dict[str, Any]) -> None:
         client: MLflow's.
         folder: What the register stage wrote for the task.
         model: Entry of the receipt.
+
+    Raises:
+        TuneTrailError: The register stage has not written them.
     """
+    for file in TAGS:
+        if not (folder / file).is_file():
+            raise TuneTrailError(
+                f"{folder / file} does not exist", "`dvc repro register` writes it"
+            )
     wanted = {tag: file_digest(folder / file) for file, tag in TAGS.items()}
     for version in client.search_model_versions(f"name='{model['name']}'"):
         tags = version.tags
@@ -129,26 +135,23 @@ def opened(uri: str, whole: bool) -> Iterator[Version]:
 def _find(client: Any, parts: re.Match[str]) -> Any:
     from mlflow.exceptions import MlflowException
 
-    name = parts["name"]
-    known = sorted(model.name for model in client.search_registered_models())
-    if name not in known:
+    name, number = parts["name"], parts["version"]
+    try:
+        found = number or client.get_model_version_by_alias(name, parts["alias"]).version
+        return client.get_model_version(name, str(found))  # only this has the aliases
+    except MlflowException as error:
+        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            raise
+    versions = client.search_model_versions(f"name='{name}'")
+    if not versions:
+        known = sorted(model.name for model in client.search_registered_models())
         raise TuneTrailError(
             f"there is no registered model '{name}'",
             f"registered: {', '.join(known) or 'none'}; `tunetrail sync` registers winners",
         )
-    versions = client.search_model_versions(f"name='{name}'")
-    try:
-        number = parts["version"] or client.get_model_version_by_alias(name, parts["alias"]).version
-        # The search leaves aliases out.
-        return client.get_model_version(name, str(number))
-    except MlflowException as error:
-        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-            raise
-        there = ", ".join(sorted((str(v.version) for v in versions), key=int))
-        wanted = f"version {parts['version']}" if parts["version"] else f"alias '{parts['alias']}'"
-        raise TuneTrailError(
-            f"'{name}' has no {wanted}", f"it has the versions {there or '(none)'}"
-        ) from None
+    there = ", ".join(sorted((str(version.version) for version in versions), key=int))
+    wanted = f"version {number}" if number else f"alias '{parts['alias']}'"
+    raise TuneTrailError(f"'{name}' has no {wanted}", f"it has the versions {there}")
 
 
 def _fetched(client: Any, version: Any, scratch: Path, whole: bool) -> Path:
@@ -162,8 +165,7 @@ def _fetched(client: Any, version: Any, scratch: Path, whole: bool) -> Path:
 
 def exported_files(version: Version, lineage: dict[str, Any]) -> list[tuple[str, Path, str]]:
     """Path below the model's folder, where it lies, and expected sha256 of the export's copy."""
-    saved = yaml.safe_load((version.folder / "MLmodel").read_text(encoding="utf-8"))
-    inside = saved["flavors"]["python_function"]["artifacts"]["export"]["path"]
+    inside = f"artifacts/{lineage['model']['label']}"  # where MLflow puts a folder of that name
     return [
         (f"{inside}/{name}", version.folder / inside / name, link["sha256"])
         for link in lineage["links"]
