@@ -20,6 +20,9 @@ from tunetrail.errors import TuneTrailError, unknown
 #: Characters of a digest for people: enough to find it, few enough to read. JSON has all.
 _DIGEST = 12
 
+#: Why files of the project are not compared.
+_ELSEWHERE = "this is not the folder of the project that registered it"
+
 #: Columns that lines are filled to at most.
 _WIDEST = 100
 
@@ -193,9 +196,6 @@ def _check(lineage: Json, version: Any, reproduce: list[Json], here: bool, as_js
     return broken is None
 
 
-_ELSEWHERE = "this is not the folder of the project that registered it"
-
-
 def _broken_in_registry(files: Sequence[tuple[str, Path, str]], version: Any) -> Any:
     from tunetrail.lineage.chain import first_break_in_registry
 
@@ -230,20 +230,38 @@ def _progress(files: int) -> Iterator[Any]:
 
 def _show(lineage: Json, version: Any, reproduce: list[Json]) -> None:
     from tunetrail.lineage import words
-    from tunetrail.report import text
 
-    compared, run = lineage["comparison"], lineage["run"]
-    task, spec, environment = compared["task"], run["spec"], lineage["environment"]
-    data, base = lineage["data"], compared["base"]
+    task = lineage["comparison"]["task"]
     aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
-    start = spec["start"] if isinstance(spec["start"], str) else spec["start"]["name"]
     _heading(f"{version.name}, version {version.number}{aliases}")
     _facts({"task": task["title"], "predicts": task["predicts"], "method": words.title(lineage)})
-    _heading("Data")
+    _made_from(lineage)
+    _judged(lineage)
+    _made_with(lineage)
+    _heading("Make it again")
+    for command in reproduce:
+        typer.echo(f"{command['command']}\n    # {command['what']}")
+    _heading("Chain")
+    steps = Counter(link["step"] for link in lineage["links"])
+    _paragraph(", ".join(f"{step} {count}" for step, count in steps.items()))
+    _paragraph(
+        f"Files with a digest each: `tunetrail explain models:/{version.name}/{version.number} "
+        "--check` compares them, and those in the registry."
+    )
+
+
+def _made_from(lineage: Json) -> None:
+    """Data, base model and the run itself."""
+    from tunetrail.lineage import words
+    from tunetrail.report import text
+
+    data, base, run = lineage["data"], lineage["comparison"]["base"], lineage["run"]
+    spec = run["spec"]
     sets = (
         f"{name}: {text.plural(card['rows'], 'row')} ({words.rows_by_label(card)})"
         for name, card in words.sets(lineage).items()
     )
+    _heading("Data")
     _facts(
         {
             "source": words.origin(data["source"]),
@@ -261,7 +279,7 @@ def _show(lineage: Json, version: Any, reproduce: list[Json]) -> None:
             "model": f"{base['architecture']} {base['layers']}×{base['hidden_size']}, "
             f"up to {spec['base']['max_length']} tokens",
             "digest": _short(base["digest"]),
-            "start": start,
+            "start": spec["start"] if isinstance(spec["start"], str) else spec["start"]["name"],
         }
     )
     _heading("Run")
@@ -278,6 +296,15 @@ def _show(lineage: Json, version: Any, reproduce: list[Json]) -> None:
             f"test {_short(spec['data']['test'])}",
         }
     )
+
+
+def _judged(lineage: Json) -> None:
+    """All runs, how one of them was chosen, and what is known of it."""
+    from tunetrail.lineage import words
+    from tunetrail.report import text
+
+    compared = lineage["comparison"]
+    task, baseline = compared["task"], compared["baseline"]
     _heading("Compared runs")
     _runs(task)
     _heading("Selection")
@@ -285,13 +312,18 @@ def _show(lineage: Json, version: Any, reproduce: list[Json]) -> None:
     _methods(lineage)
     _heading("Verdict")
     _paragraph(words.verdict(lineage))
-    if lineage["model"]["label"] != compared["baseline"] and len(task["verdicts"]) > 1:
-        _paragraph(text.verdict_sentence(task, compared["baseline"], compared["margin"]))
+    if lineage["model"]["label"] != baseline and len(task["verdicts"]) > 1:
+        _paragraph(text.verdict_sentence(task, baseline, compared["margin"]))
     _heading("Certificate of the ONNX file")
     _paragraph(words.certificate(lineage))
     _facts({"sha256": lineage["certificate"]["onnx_sha256"]})
-    _heading("Environment")
+
+
+def _made_with(lineage: Json) -> None:
+    """Environment and code."""
+    environment, git = lineage["environment"], lineage["git"]
     lock = environment["lock"]
+    _heading("Environment")
     _facts(
         {
             "Python": f"{environment['python']}, {environment['platform']}",
@@ -301,19 +333,8 @@ def _show(lineage: Json, version: Any, reproduce: list[Json]) -> None:
         }
     )
     _heading("Code")
-    git = lineage["git"]
     changes = f"with changes in {', '.join(git['changed'])}" if git["git_dirty"] else "clean"
     _facts({"commit": f"{git['git_commit']}, {changes}" if git["git_commit"] else "no git"})
-    _heading("Make it again")
-    for command in reproduce:
-        typer.echo(f"{command['command']}\n    # {command['what']}")
-    _heading("Chain")
-    steps = Counter(link["step"] for link in lineage["links"])
-    _paragraph(", ".join(f"{step} {count}" for step, count in steps.items()))
-    _paragraph(
-        f"Files with a digest each: `tunetrail explain models:/{version.name}/{version.number} "
-        "--check` compares them, and those in the registry."
-    )
 
 
 def _runs(task: Json) -> None:
