@@ -328,7 +328,7 @@ def test_without_the_project_the_registry_is_enough(
     [
         (
             "models:/sentiment-own/9",
-            "'sentiment-own' has no version 9\n  fix: it has the versions 1",
+            "'sentiment-own' has no version 9\n  fix: its versions: 1",
         ),
         ("models:/sentiment-own@old", "'sentiment-own' has no alias 'old'"),
         ("models:/other@champion", "there is no registered model 'other'\n  fix: registered: sent"),
@@ -427,14 +427,18 @@ def test_a_sync_that_was_killed_before_the_lineage_was_there_is_repeated(
     uri = f"sqlite:///{tmp_path / 'other.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setattr(sys, "argv", ["tunetrail", "sync"])
-    for moment in ("log_model_artifacts", "update_model_version", "set_model_version_tag"):
+    for moment, said in {
+        "log_model_artifacts": "'sentiment-own' has no alias 'champion'\n  fix: its versions: none",
+        "update_model_version": "version 1 of 'sentiment-own' has no lineage",
+        "set_model_version_tag": "version 1 of 'sentiment-own' has no lineage",
+    }.items():
         with monkeypatch.context() as patched:
             patched.setattr(mlflow.MlflowClient, moment, killed)
             with pytest.raises(Killed):
                 bring_up_to_date(Path("receipt.json"))
         done = project.command("tunetrail", "explain", MODEL, MLFLOW_TRACKING_URI=uri)
         assert done.returncode == 2
-        assert "has no lineage" in done.stderr
+        assert said in done.stderr
     done_ = bring_up_to_date(Path("receipt.json"))
     assert (done_["groups_present"], done_["runs_present"], done_["versions_present"]) == (2, 2, 1)
     assert checked(project, MLFLOW_TRACKING_URI=uri)[0] == 0

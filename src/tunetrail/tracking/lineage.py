@@ -142,16 +142,16 @@ def _find(client: Any, parts: re.Match[str]) -> Any:
     except MlflowException as error:
         if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             raise
-    versions = client.search_model_versions(f"name='{name}'")
-    if not versions:
+    if not client.search_registered_models(f"name='{name}'"):
         known = sorted(model.name for model in client.search_registered_models())
         raise TuneTrailError(
             f"there is no registered model '{name}'",
             f"registered: {', '.join(known) or 'none'}; `tunetrail sync` registers winners",
         )
-    there = ", ".join(sorted((str(version.version) for version in versions), key=int))
+    versions = client.search_model_versions(f"name='{name}'")
+    there = ", ".join(sorted((str(version.version) for version in versions), key=int)) or "none"
     wanted = f"version {number}" if number else f"alias '{parts['alias']}'"
-    raise TuneTrailError(f"'{name}' has no {wanted}", f"it has the versions {there}")
+    raise TuneTrailError(f"'{name}' has no {wanted}", f"its versions: {there}")
 
 
 def _fetched(client: Any, version: Any, scratch: Path, whole: bool) -> Path:

@@ -207,7 +207,7 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
             "task": task,
             "method": label,
             "budget": budget,
-            "seed": seed,
+            "seed": str(seed),  # a server takes nothing but text
             **share(run),
             "data_digest": file_digest(root / "data" / "canonical" / task / DATA),
             "comparison": comparison,
