@@ -400,7 +400,8 @@ def _execute_stale(dag: Dag, root: Path, params: Params, width: int, console: Co
 
 def _finish(console: Console, params: Params) -> dict[str, Any]:
     """Bring MLflow up to date and say where everything is."""
-    from tunetrail.tracking.sync import bring_up_to_date, tracking_uri
+    from tunetrail.tracking.connection import tracking_uri
+    from tunetrail.tracking.sync import bring_up_to_date
 
     done = bring_up_to_date(_RECEIPT)
     show_results(console, read_json(_COMPARISON / "comparison.json"))

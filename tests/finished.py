@@ -200,6 +200,7 @@ def certificates() -> Json:
                 "passed": label != "houlsby",
                 "prediction_flips": 0 if label != "houlsby" else 7,
                 "rows": 400,
+                "sweep": [[1, 2], [8, 64]],
                 "metrics_torch": scores,
                 "metrics_onnx": scores,
                 "latency": latency,
@@ -212,6 +213,97 @@ def certificates() -> Json:
         }
         for task in TASKS
     }
+
+
+def choice(task: Json) -> Json:
+    """What select chose of a task: the method and seed that :func:`comparison` names."""
+    return {
+        "metric": "accuracy",
+        "budget": "full",
+        "runs": {
+            label: [{key: run[key] for key in ("run", "seed", "selection")} for run in m["runs"]]
+            for label, m in task["methods"].items()
+        },
+        "seeds": {label: m["selected_seed"] for label, m in task["methods"].items()},
+        "winner": task["winner"]["method"],
+    }
+
+
+def lineage(label: str = "full") -> Json:
+    """What the register stage stores of the first task's winner, or of another method."""
+    whole = comparison()
+    task = whole["tasks"]["movie"]
+    task["winner"]["method"] = label
+    spec = {
+        "base": {"digest": digest("base"), "max_length": 128, "pooling": "mean"},
+        "start": "pretrained",
+        "data": {"fit": digest("fit"), "test": digest("test")},
+        "method": {"name": label, "options": task["methods"][label]["options"]},
+        "seed": 2,
+        "budget": {"epochs": 2, "steps": None, "fraction": 1.0},
+        "training": {"batch_size": 16, "schedule": "linear"},
+        "numerics": {"precision": "fp32", "threads": 1},
+        "code": digest("code"),
+    }
+    card = {"rows": 400, "labels": {"bad": 192, "good": 208}, "at_max_length": 0.0125}
+    checks = [
+        {"check": "types", "outcome": "passed", "count": 0, "share": 0.0, "limit": 0.0},
+        {"check": "duplicates", "outcome": "tolerated", "count": 2, "share": 0.002, "limit": 0.05},
+        {"check": "conflicts", "outcome": "waived", "count": 7, "share": 0.007, "limit": 0.0},
+    ]
+    return {
+        "format": 1,
+        "project": "sentiment",
+        "model": {
+            "name": "sentiment-movie", "task": "movie", "label": label, "seed": 2,
+            "run": digest("movie", label, "full", 2), "onnx_sha256": digest("onnx", "movie", label),
+        },
+        "data": {
+            "source": {"kind": "files", "path": "data/own.csv", "sha256": digest("movie")},
+            "licence": "MIT",
+            "digest": digest("movie"),
+            "domain": "reviews",
+            "rows": 1240,
+            "paired": False,
+            "sets": {
+                name: card | {"rows": rows}
+                for name, rows in (("train", 640), ("selection", 200), ("test", 400))
+            },
+        },
+        "validation": {
+            "checks": checks,
+            "waived": task["validation"]["waived"],
+            "dropped": 2,
+            "classes_missing": {"selection": ["good"]},
+        },
+        "run": {
+            "digest": digest("movie", label, "full", 2),
+            "budget": "full",
+            "spec": spec,
+            "parameters": METHODS[label][1],
+        },
+        "choice": choice(task),
+        "comparison": {key: whole[key] for key in ("base", "baseline", "margin")} | {"task": task},
+        "certificate": certificates()["movie"][label],
+        "serving": {"labels": ["bad", "good"], "max_length": 128},
+        "slices": [
+            {"measure": "found", "of": name, "rows": rows, "score": s, "low": low, "high": high}
+            for name, rows, s, low, high in (
+                ("bad", 380, 0.8, 0.757, 0.837), ("good", 20, 0.5, 0.299, 0.701)
+            )
+        ],
+        "environment": {
+            "python": "3.11.7", "platform": "Linux", "versions": {"torch": "2.13.0"},
+            "packages": {"torch": "2.13.0", "yarl": "1.2"},
+            "lock": {"file": "requirements.lock", "sha256": digest("lock")},
+        },
+        "git": {"git_commit": "0f" * 20, "git_dirty": True, "changed": ["params.yaml"]},
+        "reproduce": [],
+        "links": [
+            {"step": "comparison", "path": "comparison/comparison.json", "sha256": digest("all"),
+             "cell": "compare"},
+        ],
+    }  # fmt: skip
 
 
 def pictures(whole: Json) -> figures.Pictures:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -257,8 +258,8 @@ def _mlflow_faults(project: Project) -> list[str]:
         sqlite3.connect(project.root / ".tunetrail" / "mlflow" / "mlflow.db")
     ) as database:
         runs = database.execute(
-            "SELECT value, status FROM runs JOIN tags USING (run_uuid) "
-            "WHERE key = 'tunetrail.run' AND lifecycle_stage = 'active'"
+            "SELECT runs.run_uuid, status, key, value FROM runs JOIN tags USING (run_uuid) "
+            "WHERE lifecycle_stage = 'active'"
         ).fetchall()
         versions = database.execute(
             "SELECT name, version, value FROM model_version_tags WHERE key = 'tunetrail.run'"
@@ -267,9 +268,20 @@ def _mlflow_faults(project: Project) -> list[str]:
         models = database.execute(
             "SELECT COUNT(*) FROM logged_models WHERE lifecycle_stage = 'active'"
         ).fetchone()[0]
-    wanted = sorted((entry["run"], "FINISHED") for entry in receipt["runs"])
+        lineages = database.execute(
+            "SELECT name, value FROM model_version_tags WHERE key = 'tunetrail.lineage_sha256'"
+        ).fetchall()
     winners = sorted((model["name"], model["run"]) for model in receipt["models"])
-    faults = [] if sorted(runs) == wanted else [f"MLflow has runs {sorted(runs)}"]
+    faults = _run_faults(receipt, runs)
+    stored = sorted(
+        (
+            model["name"],
+            _sha256(project.root / "runs" / "lineage" / model["task"] / "lineage.json"),
+        )
+        for model in receipt["models"]
+    )
+    if sorted(lineages) != stored:
+        faults.append(f"MLflow has lineages {lineages}")
     if sorted((name, run) for name, _, run in versions) != winners:
         faults.append(f"MLflow has versions {versions}")
     if {(name, version) for name, version, _ in versions} != set(aliases.items()):
@@ -277,6 +289,34 @@ def _mlflow_faults(project: Project) -> list[str]:
     if models != len(winners):
         faults.append(f"MLflow has {models} logged models")
     return faults
+
+
+def _run_faults(receipt: dict[str, Any], rows: list[tuple[str, str, str, str]]) -> list[str]:
+    """Runs that are there twice, half or not at all, or not below that of their task and method."""
+    tags: dict[str, dict[str, str]] = {}
+    status: dict[str, str] = {}
+    for run, state, key, value in rows:
+        tags.setdefault(run, {})[key] = value
+        status[run] = state
+    groups = {run: found for run, found in tags.items() if found.get("stage") == "comparison"}
+    there = sorted((found["task"], found["method"]) for found in groups.values())
+    wanted = sorted((group["task"], group["label"]) for group in receipt["groups"])
+    faults = [] if there == wanted else [f"MLflow has groups {there}"]
+    runs = {run: found for run, found in tags.items() if run not in groups}
+    trained = sorted(found["tunetrail.run"] for found in runs.values())
+    if trained != sorted(entry["run"] for entry in receipt["runs"]):
+        faults.append(f"MLflow has runs {trained}")
+    if set(status.values()) != {"FINISHED"}:
+        faults.append(f"MLflow has runs with the states {status}")
+    for run, found in runs.items():
+        parent = groups.get(found.get("mlflow.parentRunId", ""))
+        if parent is None or any(parent[key] != found[key] for key in ("task", "method")):
+            faults.append(f"MLflow has run {run} below {parent}")
+    return faults
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _left_behind(project: Project, scratch: Path) -> list[str]:

@@ -23,6 +23,7 @@ from filelock import FileLock
 from tests.conftest import ROOT, Project, new_project
 from tunetrail.doctor import folders, in_words, installation, project, servers
 from tunetrail.doctor.finding import Finding, ok, problem, warning
+from tunetrail.errors import masked
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +298,7 @@ def test_other_kinds_of_tracking_servers(
     ],
 )  # fmt: skip
 def test_secrets_in_urls_are_masked(url: str, shown: str) -> None:
-    assert servers.masked(url) == shown
+    assert masked(url) == shown
 
 
 # Disk, permissions, project ----------------------------------------------------------------------

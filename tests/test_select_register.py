@@ -190,6 +190,10 @@ VERDICT = {
 }
 
 
+#: And of a method's scores.
+SUMMARY = {"accuracy": {"mean": 0.7, "std": 0.1, "count": 2, "low": 0.5, "high": 0.9}}
+
+
 @dataclass(frozen=True)
 class Trained:
     """A task's selected runs."""
@@ -206,15 +210,12 @@ class Trained:
     def comparison(self, tasks: tuple[str, ...] = ("toy",)) -> dict[str, Any]:
         """As much of the compare stage's output as a receipt is made of."""
         winner = self.choice["winner"]
+        methods: dict[str, Any] = {}
+        for label, specs in self.specs.items():
+            main = {"runs": [{"run": s.digest, "seed": s.seed} for s in specs], "summary": SUMMARY}
+            methods[label] = {**main, "budgets": {"full": main}}
         content = {
-            "methods": {
-                label: {
-                    "budgets": {
-                        "full": {"runs": [{"run": s.digest, "seed": s.seed} for s in specs]}
-                    }
-                }
-                for label, specs in self.specs.items()
-            },
+            "methods": methods,
             "tuning": {},
             "winner": {"method": winner, "seed": self.choice["seeds"][winner]},
             "primary": "accuracy",
@@ -350,6 +351,21 @@ def test_a_run_carries_the_verdict_on_its_method(trained: Trained, tmp_path: Pat
     content["tasks"]["toy"]["main_budget"] = "another"
     receipt = receipt_of(content, tmp_path / "export", tmp_path)
     assert {entry["against"] for entry in receipt["runs"]} == {None}
+
+
+def test_the_runs_of_a_method_are_a_group_with_their_mean(trained: Trained, tmp_path: Path) -> None:
+    exported(trained, tmp_path / "export" / "toy", 1e-4)
+    receipt = receipt_of(trained.comparison(), tmp_path / "export", tmp_path)
+    groups = {group["label"]: group for group in receipt["groups"]}
+    assert list(groups) == ["houlsby", "lora"]
+    for label, group in groups.items():
+        assert (group["task"], group["seeds"], group["summary"]) == ("toy", [1, 2], SUMMARY)
+        assert group["chosen"] == (label == trained.choice["winner"])
+    assert groups["houlsby"]["against"] is None
+    assert groups["lora"]["against"] == {
+        "baseline": "houlsby", "metric": "accuracy", "mean": -0.02, "outcome": "open",
+        "not_worse": False, "low": -0.3, "high": 0.26,
+    }  # fmt: skip
 
 
 def test_a_winner_whose_certificate_failed_is_refused(trained: Trained, tmp_path: Path) -> None:

@@ -124,9 +124,21 @@ def test_mlflow_has_every_run_and_the_registered_winner(
     comparison = project.json("comparison/comparison.json")
     experiment = client.get_experiment_by_name(comparison["project"])
     runs = {r.data.tags["tunetrail.run"]: r for r in client.search_runs([experiment.experiment_id])}
-    assert len(runs) == 8 == outcome["runs_created"]
-    for content in comparison["tasks"].values():
+    above = {
+        (r.data.tags["task"], r.data.tags["method"]): r
+        for r in runs.values()
+        if r.data.tags.get("stage") == "comparison"
+    }
+    assert len(runs) - len(above) == 8 == outcome["runs_created"]
+    assert len(above) == 4 == outcome["groups_created"]
+    for task, content in comparison["tasks"].items():
         for label, method in content["methods"].items():
+            parent = above[task, label]
+            for metric, summary in method["summary"].items():
+                for end, key in {"": "mean", "_low": "low", "_high": "high"}.items():
+                    assert parent.data.metrics[f"test/{metric}{end}"] == pytest.approx(summary[key])
+            chosen = "yes" if label == content["winner"]["method"] else "no"
+            assert (parent.data.tags["chosen"], parent.data.tags["seeds"]) == (chosen, "1 2")
             for entry in method["runs"]:
                 run = runs[entry["run"]]
                 assert run.info.status == "FINISHED"
@@ -136,7 +148,11 @@ def test_mlflow_has_every_run_and_the_registered_winner(
                     assert run.data.metrics[f"test/{metric}"] == pytest.approx(value, abs=1e-12)
                 assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 4
                 assert len(run.data.tags["git_commit"]) == 40
-                assert len(run.data.tags["data_digest"]) == 64
+                assert run.data.tags["data_digest"] == content["data"]["digest"]
+                assert run.data.tags["fraction"] == "1"
+                assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+                shared = parent.data.params.keys() & run.data.params.keys()
+                assert run.data.params.keys() - shared == {"seed"}, "columns of one page"
                 assert run.data.metrics["cost/samples_per_second"] > 0
     for task, content in comparison["tasks"].items():
         version = client.get_model_version_by_alias(f"{comparison['project']}-{task}", "champion")

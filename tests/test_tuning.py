@@ -512,6 +512,7 @@ def test_trials_are_runs_in_mlflow_below_their_tuning(
 ) -> None:
     import mlflow
 
+    from tunetrail.stages.register import FORMAT
     from tunetrail.tracking.sync import bring_up_to_date
 
     case = project()
@@ -522,7 +523,8 @@ def test_trials_are_runs_in_mlflow_below_their_tuning(
     uri = f"sqlite:///{case.folder / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     receipt = {
-        "project": "toy", "comparison": "", "runs": [], "models": [], "refused": [],
+        "format": FORMAT, "project": "toy", "comparison": "", "runs": [], "groups": [],
+        "models": [], "refused": [],
         "tuned": [{"task": "own", "label": "lora", "budget": "full"}],
     }  # fmt: skip
     write_json(Path("receipt.json"), receipt)

@@ -36,12 +36,15 @@ def test_verdicts_are_those_of_the_predictions_and_reach_mlflow(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     from mlflow import MlflowClient
 
-    from tunetrail.tracking.sync import bring_up_to_date, tracking_uri
+    from tunetrail.tracking.connection import tracking_uri
+    from tunetrail.tracking.sync import bring_up_to_date
 
     def logged() -> dict[str, tuple[dict[str, str], dict[str, float]]]:
         client = MlflowClient(tracking_uri())
         experiment = client.get_experiment_by_name(content["project"])
         runs = client.search_runs([experiment.experiment_id])
+        parents = {r.data.tags.get("mlflow.parentRunId") for r in runs}
+        assert parents <= {None, *(r.info.run_id for r in runs)}, "below a run that is gone"
         return {r.data.tags["mlflow.runName"]: (r.data.tags, r.data.metrics) for r in runs}
 
     primary = content["tasks"]["own"]["primary"]
@@ -64,6 +67,9 @@ def test_verdicts_are_those_of_the_predictions_and_reach_mlflow(
     (project.root / "receipt.json").write_text(json.dumps(receipt))
     done = bring_up_to_date(project.root / "receipt.json")
     assert (done["runs_created"], done["runs_present"]) == (0, 8)
+    assert (done["groups_created"], done["groups_present"]) == (2, 2), "with another verdict"
+    above = logged()["own-head"][0]
+    assert (above["verdict"], above["stage"]) == ("lose", "comparison")
     after = logged()["own-head-few-1"][0]
     assert after["verdict"] == "lose"
     assert after["verdict.not_worse"] != tags["verdict.not_worse"]

@@ -264,6 +264,23 @@ class Dag:
                 for out in stage.outs:
                     yield from ((str(out), path) for path in _damaged(out))
 
+    def recorded(self) -> dict[str, str]:
+        """File, relative to the project → its md5 in dvc.lock.
+
+        They are all outputs, file by file, and inputs that are one file. Where DVC's cache lacks
+        the list of a folder, nothing is known of its files.
+        """
+        found: dict[str, str] = {}
+        with self._locked():
+            for stage in self._stages.values():
+                for dep in stage.deps:
+                    if dep.hash_info and dep.hash_info.name == "md5" and not dep.hash_info.isdir:
+                        found[self._shown(dep)] = dep.hash_info.value
+                for out in stage.outs:
+                    for parts, digest in _listed(out).items():
+                        found[Path(self._shown(out), *parts).as_posix()] = digest
+        return found
+
     def _discard_damaged(self, stage: Any) -> None:
         """Remove what is damaged of the cached outputs that the stage may be restored from."""
         cache = self._repo.stage_cache
@@ -387,23 +404,39 @@ def locked(repo: Any) -> Iterator[None]:
 
 def _damaged(out: Any) -> Iterator[Path]:
     """Files of a recorded output, and their copies in DVC's cache, that have other bytes."""
-    from dvc_data.hashfile.tree import Tree
-
-    if not out.hash_info:
-        return
-    files: dict[tuple[str, ...], str] = {(): out.hash_info.value}
-    if out.hash_info.isdir:
-        listing = Path(out.cache.oid_to_path(out.hash_info.value))
-        if not listing.is_file():
-            return
-        if f"{md5_of(listing)}.dir" != out.hash_info.value:
-            yield listing
-            return
-        files = {parts: entry.value for parts, _, entry in Tree.load(out.cache, out.hash_info)}
-    for parts, digest in files.items():
+    listing = _listing(out)
+    if listing is not None and not _is_whole(listing, out):
+        yield listing
+    for parts, digest in _listed(out).items():
         for path in (Path(out.cache.oid_to_path(digest)), Path(out.fs_path, *parts)):
             if path.is_file() and md5_of(path) != digest:
                 yield path
+
+
+def _listed(out: Any) -> dict[tuple[str, ...], str]:
+    """Path below a recorded output → md5; nothing where the list of a folder is not whole."""
+    from dvc_data.hashfile.tree import Tree
+
+    if not out.hash_info:
+        return {}
+    if not out.hash_info.isdir:
+        return {(): out.hash_info.value}
+    listing = _listing(out)
+    if listing is None or not _is_whole(listing, out):
+        return {}
+    return {parts: entry.value for parts, _, entry in Tree.load(out.cache, out.hash_info)}
+
+
+def _listing(out: Any) -> Path | None:
+    """The list of a recorded folder in DVC's cache; None of a file, or where it is not there."""
+    if not out.hash_info or not out.hash_info.isdir:
+        return None
+    listing = Path(out.cache.oid_to_path(out.hash_info.value))
+    return listing if listing.is_file() else None
+
+
+def _is_whole(listing: Path, out: Any) -> bool:
+    return bool(f"{md5_of(listing)}.dir" == out.hash_info.value)
 
 
 def md5_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 #: Names that an error lists at most.
@@ -40,3 +41,14 @@ def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> Tune
     hint = f"did you mean '{near[0]}'? " if near else ""
     place = f"{where}: " if where else ""
     return TuneTrailError(f"{place}unknown {kind} {name!r}", f"{hint}valid: {valid}")
+
+
+def masked(url: str) -> str:
+    """A URL without its secrets: passwords, tokens as user, and values in the query."""
+    url = re.sub(r"(?<=//)[^/@\s]*@", lambda m: f"{_user(m[0])}@", url)
+    return re.sub(r"([?&][^=&\s]+=)[^&\s]*", r"\1***", url)
+
+
+def _user(credentials: str) -> str:
+    user, colon, _ = credentials.removesuffix("@").partition(":")
+    return f"{user}:***" if colon else "***"

@@ -33,3 +33,6 @@ SCORES = "scores.json"
 MEANS = "means.json"
 TABLE = "table.md"
 REPORT = "report.html"
+#: register: what each winner comes from, and its model card.
+LINEAGE = "lineage.json"
+MODEL_CARD = "model_card.md"

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
+
+from tunetrail.files import file_digest
+
+#: Exact versions, where a project has them.
+_LOCK = Path("requirements.lock")
 
 _PACKAGES = (
     "tunetrail", "torch", "transformers", "accelerate", "datasets", "dvc", "great-expectations",
@@ -29,6 +35,32 @@ def git_state() -> dict[str, Any]:
     return {"git_commit": commit or None, "git_dirty": bool(status) if commit else None}
 
 
+def git_changes() -> list[str]:
+    """Tracked files that are not as in the commit; none outside a git checkout."""
+    lines = (_git("status", "--porcelain", "--untracked-files=no") or "").splitlines()
+    return [line.strip().split(maxsplit=1)[1] for line in lines]
+
+
+def recording_commit(text: str, file: str) -> str | None:
+    """The first commit whose ``file`` contains ``text``; None where there is none."""
+    found = _git("log", "--format=%H", "--reverse", f"-S{text}", "--", file)
+    return found.splitlines()[0] if found else None
+
+
+def environment() -> dict[str, Any]:
+    """Python, platform and the version of every installed package, JSON-serialisable.
+
+    ``lock`` has name and sha256 of the project's ``requirements.lock``; None without one.
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions(),
+        "packages": dict(sorted((_normal(d.name), d.version) for d in distributions())),
+        "lock": {"file": _LOCK.name, "sha256": file_digest(_LOCK)} if _LOCK.is_file() else None,
+    }
+
+
 def versions() -> dict[str, str]:
     """Installed versions of the packages that decide results."""
     found = {}
@@ -38,6 +70,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # a training worker needs none of the pipeline tools
     return found
+
+
+def _normal(name: str) -> str:
+    """The one spelling of a distribution's name."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _git(*arguments: str) -> str | None:

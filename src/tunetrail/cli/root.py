@@ -74,6 +74,8 @@ Examples:
 
   tunetrail recipe list           experiments of papers, ready to run
 
+  tunetrail explain movie         where the registered model comes from, and how to repeat it
+
   tunetrail verify                are all results as they were recorded?
 """)
 )

@@ -339,8 +339,12 @@ def compare(
 
 
 @app.command(rich_help_panel=_STAGES)
-def register(comparison: Path, exported: Path, out: Path) -> None:
-    """Write the receipt of what should be in MLflow."""
+def register(
+    comparison: Path, plan_folder: Path, data: Path, runs: Path, base_model: Path, out: Path
+) -> None:
+    """Write the receipt of what should be in MLflow, and what each winner comes from."""
+    from tunetrail.lineage.trace import trace
     from tunetrail.stages.register import register as stage
 
-    stage(comparison, exported, out)
+    stage(comparison, runs / "export", out)
+    trace(out, comparison, plan_folder, data, runs, base_model, runs / "lineage")

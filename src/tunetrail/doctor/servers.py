@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from tunetrail.doctor.finding import Finding, ok, problem, warning
+from tunetrail.errors import masked
 
 #: Seconds that a server is given.
 PATIENCE = 3.0
@@ -166,14 +167,3 @@ def _site(what: str, url: str, fix: str) -> Finding:
     except (OSError, ValueError) as error:
         return warning(f"{what} {shown} cannot be reached: {masked(str(error))}", fix)
     return ok(f"{what} {shown} answers")
-
-
-def masked(url: str) -> str:
-    """A URL without its secrets: passwords, tokens as user, and values in the query."""
-    url = re.sub(r"(?<=//)[^/@\s]*@", lambda m: f"{_user(m[0])}@", url)
-    return re.sub(r"([?&][^=&\s]+=)[^&\s]*", r"\1***", url)
-
-
-def _user(credentials: str) -> str:
-    user, colon, _ = credentials.removesuffix("@").partition(":")
-    return f"{user}:***" if colon else "***"

@@ -8,16 +8,20 @@ from typing import Any
 from tunetrail.files import file_digest, read_json, write_json
 from tunetrail.layout import CERTIFICATE
 
+#: Of the receipt; ``tunetrail sync`` reads no other one.
+FORMAT = 2
+
 
 def register(comparison_file: Path, exported: Path, out: Path) -> None:
     """Write the receipt to ``out``.
 
-    It lists every run of the comparison, every tuning and, for each task, the winner that select
-    chose, as the model version that should be registered. A winner without a passing certificate is
-    listed under ``refused`` with the reason instead.
+    It lists every run of the comparison, its groups (a task and method), every tuning and, for each
+    task, the winner that select chose, as the model version that should be registered. A winner
+    without a passing certificate is listed under ``refused`` with the reason instead.
     """
     comparison = read_json(comparison_file)
     planned: list[dict[str, Any]] = []
+    groups: list[dict[str, Any]] = []
     tuned: list[dict[str, Any]] = []
     models: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
@@ -35,6 +39,16 @@ def register(comparison_file: Path, exported: Path, out: Path) -> None:
                 for budget, result in method["budgets"].items()
                 for run in result["runs"]
             ]
+            groups.append(
+                {
+                    "task": task,
+                    "label": label,
+                    "seeds": [run["seed"] for run in method["runs"]],
+                    "summary": method["summary"],
+                    "chosen": label == content["winner"]["method"],
+                    "against": _verdict(comparison, content, label),
+                }
+            )
         tuned += [
             {"task": task, "label": label, "budget": budget}
             for label, budgets in content["tuning"].items()
@@ -57,9 +71,11 @@ def register(comparison_file: Path, exported: Path, out: Path) -> None:
     write_json(
         out,
         {
+            "format": FORMAT,
             "project": comparison["project"],
             "comparison": file_digest(comparison_file),
             "runs": planned,
+            "groups": groups,
             "tuned": tuned,
             "models": models,
             "refused": refused,
@@ -71,14 +87,23 @@ def _against(
     comparison: dict[str, Any], content: dict[str, Any], label: str, budget: str, seed: int
 ) -> dict[str, Any] | None:
     """The verdict on a run's method, and this seed's difference; None where it has none."""
-    verdict = content["verdicts"].get(label)
-    if verdict is None or budget != content["main_budget"]:
+    found = _verdict(comparison, content, label)
+    if found is None or budget != content["main_budget"]:
         return None
-    by_seed = {entry["seed"]: entry["difference"] for entry in verdict["by_seed"]}
+    by_seed = content["verdicts"][label]["by_seed"]
+    return found | {"difference": next(e["difference"] for e in by_seed if e["seed"] == seed)}
+
+
+def _verdict(
+    comparison: dict[str, Any], content: dict[str, Any], label: str
+) -> dict[str, Any] | None:
+    """The verdict on a method; None where it has none."""
+    verdict = content["verdicts"].get(label)
+    if verdict is None:
+        return None
     return {
         "baseline": comparison["baseline"],
         "metric": content["primary"],
-        "difference": by_seed[seed],
         **{key: verdict[key] for key in ("outcome", "not_worse", "low", "high")},
         "mean": verdict["difference"],
     }

@@ -7,6 +7,14 @@ import json
 from tunetrail.run import PlannedRun
 
 
+def share(run: PlannedRun) -> dict[str, str]:
+    """The tag that says how much data the run's budget allows, ``fraction`` (1: all) or shots."""
+    budget = run.spec.budget
+    if budget.shots is not None:
+        return {"shots": str(budget.shots)}
+    return {"fraction": f"{budget.fraction:g}"}
+
+
 def parameters(run: PlannedRun) -> dict[str, str]:
     """Flat parameters with shared names, so that MLflow's compare page lines them up."""
     spec = run.spec

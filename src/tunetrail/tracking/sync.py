@@ -7,11 +7,7 @@ can be deleted and rebuilt at any time. Which version is the champion is the reg
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import warnings
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,28 +23,22 @@ from tunetrail.layout import CERTIFICATE, DATA, HISTORY, METRICS, MODEL, PREDICT
 from tunetrail.params import read_params
 from tunetrail.provenance import git_state, versions
 from tunetrail.run import planned_run
-from tunetrail.tracking import trials
-from tunetrail.tracking.parameters import parameters
+from tunetrail.stages.register import FORMAT
+from tunetrail.tracking import groups, lineage, trials
+from tunetrail.tracking.connection import quiet, reached, tracking_uri
+from tunetrail.tracking.parameters import parameters, share
 from tunetrail.tracking.promotion import roll_back, settle
 from tunetrail.tracking.tags import CONTENT_TAG, ONNX_TAG, RUN_TAG
 
-_DATABASE_SERVERS = ("postgresql", "mysql", "mssql")
-
 _SERVED_MODEL = Path(__file__).with_name("served_model.py")
-
-
-def tracking_uri() -> str:
-    """The tracking server: MLFLOW_TRACKING_URI, or a database inside the project."""
-    chosen = os.environ.get("MLFLOW_TRACKING_URI")
-    return chosen or f"sqlite:///{(STATE_DIR / 'mlflow' / 'mlflow.db').absolute()}"
 
 
 def bring_up_to_date(receipt: Path) -> dict[str, Any]:
     """Create what is missing in MLflow: one run a run, a registered version a winner, its alias.
 
-    A version that is not the champion goes through the gate, where its task has one.
-
-    Trials of tuning are runs as well, nested below one for their method, task and budget.
+    A version that is not the champion goes through the gate, where its task has one. The runs of a
+    task and method are nested below one that has their mean. Trials of tuning are runs as well,
+    nested below one for their method, task and budget.
 
     Args:
         receipt: What the register stage wrote. Results are read from the project it lies in.
@@ -58,19 +48,26 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
         decisions of the gate.
 
     Raises:
-        TuneTrailError: The tracking server cannot be reached, or a model file is not the one in
-            the receipt.
+        TuneTrailError: The receipt is of another version, the tracking server cannot be reached, or
+            a model file is not the one in the receipt.
     """
     wanted = read_json(receipt)
+    if wanted.get("format") != FORMAT:
+        raise TuneTrailError(
+            f"'{receipt}' is of another version of TuneTrail",
+            "`tunetrail run` writes it anew; nothing is trained again for that",
+        )
     root = receipt.absolute().parent
     STATE_DIR.mkdir(exist_ok=True)
     # Two at a time would both create what is missing. Every command ends with this, and entering
     # scratch() clears away what killed ones left, also where they left nothing to do.
-    with FileLock(STATE_DIR / "sync.lock"), scratch(), _quiet():
+    with FileLock(STATE_DIR / "sync.lock"), scratch(), quiet():
         client, experiment = _connect(wanted["project"])
         present = _present_runs(client, experiment)
         done: dict[str, Any] = {
             "experiment": wanted["project"],
+            "groups_created": 0,
+            "groups_present": 0,
             "runs_created": 0,
             "runs_present": 0,
             "versions_created": 0,
@@ -78,15 +75,24 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
             "refused": wanted["refused"],
             "decisions": [],
         }
+        parents: dict[tuple[str, str], str] = {}
+        for group in wanted["groups"]:
+            mean = groups.record(root, group, _verdict_tags(group["against"]))
+            above = _bring(client, experiment, present, mean, done, "groups")
+            parents[group["task"], group["label"]] = above
         runs: dict[str, str] = {}
         for entry in wanted["runs"]:
             record = _record(root, entry, wanted["comparison"])
+            above = parents[entry["task"], entry["label"]]
+            record["tags"][trials.PARENT_TAG] = above
             verdict = _verdict_tags(entry.get("against"))
             difference = _difference(entry.get("against"))
             found = _same(client, present, record)
             if found is not None:
                 runs[entry["run"]] = found.info.run_id
                 _bring_verdict(client, found, verdict, difference)
+                if found.data.tags.get(trials.PARENT_TAG) != above:
+                    client.set_tag(found.info.run_id, trials.PARENT_TAG, above)
                 if found.info.status != "FINISHED":  # killed while it added a model to the run
                     client.set_terminated(found.info.run_id)
                 done["runs_present"] += 1
@@ -105,6 +111,7 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
         for model in wanted["models"]:
             version_, created = _register(client, experiment, root, model, runs[model["run"]])
             done["versions_created" if created else "versions_present"] += 1
+            lineage.bring(client, root / "runs" / "lineage" / model["task"], model)
             decision = settle(client, root, model, version_, policy)
             done["decisions"] += [decision] if decision else []
     return done
@@ -126,43 +133,27 @@ def take_back(model: str, reason: str) -> tuple[str, str, str]:
     params = read_params(Path("params.yaml"))
     name = f"{params.project}-{model}" if model in params.tasks else model
     STATE_DIR.mkdir(exist_ok=True)
-    with FileLock(STATE_DIR / "sync.lock"), _quiet():
+    with FileLock(STATE_DIR / "sync.lock"), quiet():
         client, _ = _connect(params.project)
         return (name, *roll_back(client, name, reason))
 
 
 def _connect(project: str) -> tuple[Any, str]:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy import create_engine
-    from sqlalchemy.exc import SQLAlchemyError
-
     uri = tracking_uri()
     local = "MLFLOW_TRACKING_URI" not in os.environ
     if local:
         _create_database(Path(uri.removeprefix("sqlite:///")))
-    mlflow.set_tracking_uri(uri)
-    try:
-        if uri.startswith(_DATABASE_SERVERS):
-            create_engine(uri).connect().close()  # MLflow itself would try for two minutes
-        client = mlflow.MlflowClient(uri)
+    with reached(uri) as client:
         experiment = client.get_experiment_by_name(project)
         if experiment is not None:
             return client, str(experiment.experiment_id)
         artifacts = (STATE_DIR / "mlflow" / "artifacts").absolute().as_uri() if local else None
         return client, str(client.create_experiment(project, artifact_location=artifacts))
-    except (MlflowException, SQLAlchemyError, ImportError) as error:
-        raise TuneTrailError(
-            f"MLflow at {uri.rpartition('@')[2]} cannot be used: {str(error).splitlines()[0]}",
-            "start the server or correct MLFLOW_TRACKING_URI, then run `tunetrail sync`; "
-            "results are safe on disk",
-        ) from None
 
 
 def create_store(root: Path) -> None:
     """Make the project's own database of MLflow, where there is none."""
-    with contextlib.chdir(root), FileLock(STATE_DIR / "sync.lock"), _quiet():
+    with contextlib.chdir(root), FileLock(STATE_DIR / "sync.lock"), quiet():
         _create_database(STATE_DIR / "mlflow" / "mlflow.db")
 
 
@@ -193,17 +184,18 @@ def _bring(
     present: dict[tuple[str, str], Any],
     record: dict[str, Any],
     done: dict[str, Any],
+    counted: str = "runs",
 ) -> str:
-    """Make sure that a tuning or a trial is there; its id."""
+    """Make sure that a group, a tuning or a trial is there; its id."""
     record["tags"][RUN_TAG] = record["run"]
     found = _same(client, present, record)
     if found is None:
-        done["runs_created"] += 1
+        done[f"{counted}_created"] += 1
         return _create_run(client, experiment, record)
     for key, value in record["tags"].items():  # a later tuning may have the trial, too
         if found.data.tags.get(key) != value:
             client.set_tag(found.info.run_id, key, value)
-    done["runs_present"] += 1
+    done[f"{counted}_present"] += 1
     return str(found.info.run_id)
 
 
@@ -249,7 +241,8 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
             "task": task,
             "method": label,
             "budget": budget,
-            "seed": seed,
+            "seed": str(seed),  # a server takes nothing but text
+            **share(run),
             "data_digest": file_digest(root / "data" / "canonical" / task / DATA),
             "comparison": comparison,
             "git_commit": git_state()["git_commit"] or "none",
@@ -391,14 +384,3 @@ def _log_version(
         },
         model_id=logged.model_id,
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back MLflow's and its database's chatter; errors are raised, not logged."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

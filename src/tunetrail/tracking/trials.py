@@ -9,7 +9,7 @@ from typing import Any
 from tunetrail.files import digest_of, read_json
 from tunetrail.layout import LEDGER, TRIALS, TUNED
 from tunetrail.run import PlannedRun, read_run
-from tunetrail.tracking.parameters import parameters
+from tunetrail.tracking.parameters import parameters, share
 
 #: The tag by which MLflow's pages fold a run away below another one.
 PARENT_TAG = "mlflow.parentRunId"
@@ -47,7 +47,9 @@ def records(root: Path, tuned: dict[str, str]) -> tuple[dict[str, Any], list[dic
             "params": parameters(PlannedRun(label, budget, read_run(file))),
             "metrics": {},
             "points": _points(read_json(file)),
-            "tags": tags | {"state": trial["state"], "seed": str(read_run(file).seed)},
+            "tags": tags
+            | {"state": trial["state"], "seed": str(read_run(file).seed)}
+            | share(PlannedRun(label, budget, read_run(file))),
             "artifacts": [file],
         }
         tried.setdefault(trial["run"], record)

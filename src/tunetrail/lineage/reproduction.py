@@ -1,0 +1,47 @@
+"""The commands that make a registered model again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Command = dict[str, str]
+
+
+def commands(
+    task: str, label: str, git: Mapping[str, Any], environment: Mapping[str, Any]
+) -> list[Command]:
+    """What to type, in order, each with what it does.
+
+    Args:
+        task: Name of the task.
+        label: The shipped method.
+        git: Commit and changed files, as of the lineage.
+        environment: As of the lineage.
+    """
+    found = []
+    if git["git_commit"]:
+        found += [checkout(git["git_commit"], git["changed"])]
+    if environment["lock"]:
+        what = f"the versions that ran together (Python {environment['python']})"
+        found += [_command(f"pip install -r {environment['lock']['file']}", what)]
+    return [
+        *found,
+        _command("dvc pull", "fetches data and results, where they were pushed"),
+        _command(f"dvc repro export@{task}-{label}", "the model, and what it is made from"),
+        _command("dvc repro register", "every run that it was compared with, and the comparison"),
+        _command("tunetrail sync", "registers it"),
+    ]
+
+
+def checkout(commit: str, changed: list[str]) -> Command:
+    """The commit of the results, and what was not as in it."""
+    what = "code, parameters and dvc.lock of the results"
+    if changed:
+        shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if changed[5:] else "")
+        what = f"NOT all: {shown} had changes that this commit lacks"
+    return _command(f"git checkout {commit}", what)
+
+
+def _command(command: str, what: str) -> Command:
+    return {"command": command, "what": what}
