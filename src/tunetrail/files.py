@@ -105,15 +105,21 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError:
+
+
+@contextmanager
+def replacing_file(target: Path) -> Iterator[Path]:
+    """A temporary file that becomes ``target`` when the block succeeds, and vanishes when not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _drop_leftovers(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

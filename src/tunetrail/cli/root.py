@@ -66,6 +66,10 @@ Examples:
 
   tunetrail pairs                 every pair of methods, told apart or not
 
+  tunetrail serve models:/tickets@champion   its predictions by HTTP
+
+  tunetrail predict rows.csv      predictions for a file
+
   tunetrail methods lora          options and defaults of a method
 
   tunetrail recipe list           experiments of papers, ready to run
