@@ -88,7 +88,9 @@ class Contract:
         try:
             request: Any = self._request.model_validate_json(body)
         except pydantic.ValidationError as error:
-            raise self._refusal(error.errors(include_url=False)[0]) from None
+            # A key that is not known is often the one that is missing, misspelt.
+            found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+            raise self._refusal(found[0]) from None
         names = (*self._model.columns, *self._model.optional)
         texts = ([getattr(row, name) for name in names] for row in request.rows)
         return [row[0] if len(row) == 1 or not row[1] else (row[0], row[1]) for row in texts]

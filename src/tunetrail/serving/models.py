@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, Field
 
@@ -17,7 +17,9 @@ from tunetrail.run import Answers
 from tunetrail.settings import Settings, parse
 from tunetrail.tracking import registry
 from tunetrail.tracking.registry import Version
-from tunetrail.tracking.served_model import Predictor
+
+if TYPE_CHECKING:
+    from tunetrail.tracking.served_model import Predictor
 
 _DAMAGED_EXPORT = "`tunetrail verify --discard` removes damaged files; then run the pipeline again"
 
@@ -129,10 +131,11 @@ def _verified(folder: Path, again: str, what: str | None = None) -> tuple[_Certi
     """The certificate and the bytes of the model, which are then opened: no others can come between
     the check and the use.
     """
-    what = what or str(folder / MODEL)
     for name in (CERTIFICATE, MODEL, TOKENIZER, SERVING):
         if not (folder / name).is_file():
-            raise TuneTrailError(f"{what} is not a whole exported model: {name} is missing", again)
+            whole = what or f"'{folder}'"
+            raise TuneTrailError(f"{whole} is not a whole exported model: {name} is missing", again)
+    what = what or str(folder / MODEL)
     certificate = parse(_Certificate, read_json(folder / CERTIFICATE), str(folder / CERTIFICATE))
     if not certificate.passed:
         raise TuneTrailError(
@@ -159,7 +162,7 @@ def _other_bytes(what: str, by: str, wanted: str, actual: str, fix: str) -> Tune
 def _predictor(folder: Path, content: bytes, threads: int, batch: int) -> Predictor:
     settings = parse(_Serving, read_json(folder / SERVING), str(folder / SERVING))
     try:
-        predictor = Predictor(folder, content, threads, batch)
+        predictor = registry.predictor_class()(folder, content, threads, batch)
         example: Any = "a text" if settings.answers is None else ("a question", "a context")
         predictor([example])  # the first call is slow, and shows a model that cannot be asked
     except Exception as error:  # tokenizers has no class of its own

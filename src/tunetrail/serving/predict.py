@@ -16,7 +16,7 @@ from tunetrail.serving.models import Model
 from tunetrail.serving.tables import Table, open_table
 
 #: Rows in memory at a time: enough to batch texts of similar length.
-_PART = 2048
+_PART = 512
 
 #: What a predictor calls its columns, where a file may have one of that name.
 _NAMES = {"label": "prediction", "answer": "prediction"}

@@ -224,7 +224,7 @@ class _Parquet(Table):
     @contextlib.contextmanager
     def _file(self) -> Iterator[Any]:
         try:
-            with pq.ParquetFile(self.path) as file:
+            with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
             if from_machine(error) is not None:

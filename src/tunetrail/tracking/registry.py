@@ -11,20 +11,24 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.tracking.sync import ONNX_TAG, RUN_TAG, tracking_uri
 
+if TYPE_CHECKING:
+    from tunetrail.tracking.served_model import Predictor
+
 PREFIX = "models:/"
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@']+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 
-#: MLflow itself would try for minutes to reach a server.
-_PATIENCE = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+#: MLflow reads these when it is imported. By itself it would try for minutes to reach a server.
+_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
 
 
@@ -114,11 +118,18 @@ def fetch(version: Version, folder: Path) -> tuple[Path, tuple[str, ...]]:
     return copy / place, columns
 
 
+def predictor_class() -> type[Predictor]:
+    """What asks an exported model. Its file is MLflow's, too, and imports it."""
+    _settle()
+    from tunetrail.tracking.served_model import Predictor
+
+    return Predictor
+
+
 @contextlib.contextmanager
 def _reaching() -> Iterator[Any]:
     """A client; what goes wrong with MLflow inside the block is one error."""
-    for name, value in _PATIENCE.items():
-        os.environ.setdefault(name, value)
+    _settle()
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -138,6 +149,11 @@ def _reaching() -> Iterator[Any]:
             f"{_shown()} cannot be used: {str(error).splitlines()[0]}",
             "start the server or correct MLFLOW_TRACKING_URI",
         ) from None
+
+
+def _settle() -> None:
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
 
 
 def _shown() -> str:
