@@ -43,7 +43,9 @@ def started(model: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[str]
     return process, int(json.loads(line)["url"].rpartition(":")[2])
 
 
-def asked(port: int, texts: Sequence[str], clients: int, requests: int) -> tuple[list[float], float]:
+def asked(
+    port: int, texts: Sequence[str], clients: int, requests: int
+) -> tuple[list[float], float]:
     """Seconds of each request, and of all of them together."""
     seconds: list[float] = []
     faults: list[int] = []

@@ -105,8 +105,11 @@ def _frame(kind: str, count: int = 160) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def export_tiny(kind: str, base: Path, folder: Path, method: str = "lora") -> Exported:
-    """Train, evaluate and export a tiny model of a kind, by the stages themselves."""
+def export_tiny(kind: str, base: Path, folder: Path, rate: float = 3e-3) -> Exported:
+    """Train, evaluate and export a tiny model of a kind, by the stages themselves.
+
+    Another learning rate makes another model.
+    """
     frame = _frame(kind)
     folder.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(folder / "rows.parquet")
@@ -124,12 +127,13 @@ def export_tiny(kind: str, base: Path, folder: Path, method: str = "lora") -> Ex
     digests = {name: tree_digest(folder / "prepared" / name) for name in ("fit", "test")}
     pooling = "none" if kind == "answers" else "mean"
     spec = make_spec(
-        method,
+        "full",
+        {"learning_rate": rate},
         base={"digest": tree_digest(base / "model"), "max_length": LENGTH, "pooling": pooling},
         data=data | digests,
-        budget={"epochs": 6},
+        budget={"epochs": 10},
     )
-    write_run(folder / RUN, PlannedRun(method, "full", spec))
+    write_run(folder / RUN, PlannedRun("full", "full", spec))
     train(folder / RUN, base, folder / "prepared" / "fit", folder / "adapter")
     test = folder / "prepared" / "test"
     evaluate(folder / RUN, base, folder / "adapter", test, folder / "scores")

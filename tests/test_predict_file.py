@@ -137,7 +137,7 @@ def test_what_was_done_as_json(
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("a.csv", "message,other\nx,y\n", "no column 'text', which .* reads; it has message, other"),
+        ("a.csv", "message,other\nx,y\n", "no column 'text', which .* it has message, other"),
         ("a.csv", "text;other\nx;y\n", "no column 'text', which .* reads; it has text;other"),
         ("a.csv", "text,prediction\nx,y\n", "has a column 'prediction', which is to be added"),
         ("a.csv", "text,score_class 1\nx,y\n", "'a.csv' has a column 'score_class 1'"),

@@ -539,7 +539,7 @@ def test_until_the_model_is_loaded_it_is_alive_and_not_ready(tmp_path: Path) -> 
 @pytest.fixture(scope="session")
 def other(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Another model of the same task."""
-    return export_tiny("classes", base, tmp_path_factory.mktemp("other"), method="head")
+    return export_tiny("classes", base, tmp_path_factory.mktemp("other"), rate=2e-3)
 
 
 @pytest.fixture
