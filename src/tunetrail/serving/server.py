@@ -237,8 +237,10 @@ def _listening(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        unknown = isinstance(error, socket.gaierror)
+        reason = error.strerror if unknown else os.strerror(error.errno or 0)
         raise TuneTrailError(
-            f"cannot listen at {host} port {port}: {error.strerror or error}",
+            f"cannot listen at {host} port {port}: {reason}",
             "choose another --port (0 takes a free one), or an address of this machine as --host",
         ) from None
 
