@@ -105,28 +105,27 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text in one step."""
-    with _temporary_file(path) as temporary:
+    with replacing_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def copy_bytes(source: Path, target: Path) -> None:
     """Give ``target`` the bytes of ``source`` in one step."""
-    with _temporary_file(target) as temporary:
+    with replacing_file(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
 @contextmanager
-def _temporary_file(target: Path) -> Iterator[Path]:
-    """A path beside ``target`` that becomes it when the block succeeds, and vanishes when not."""
+def replacing_file(target: Path) -> Iterator[Path]:
+    """A temporary file that becomes ``target`` when the block succeeds, and vanishes when not."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _drop_leftovers(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, target)
-    except OSError:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -68,6 +68,10 @@ Examples:
 
   tunetrail pairs                 every pair of methods, told apart or not
 
+  tunetrail serve models:/tickets@champion   its predictions by HTTP
+
+  tunetrail predict rows.csv      predictions for a file
+
   tunetrail changes main          what a change did to scores, verdicts and costs
 
   tunetrail methods lora          options and defaults of a method

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
+
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import digest_of, file_digest, read_json
+from tunetrail.files import digest_of, read_json, scratch
 from tunetrail.gate.policy import Gate
 from tunetrail.gate.scoring import Opened, judge
 from tunetrail.layout import CARD, MODEL
+from tunetrail.tracking import registry
 from tunetrail.tracking.tags import ONNX_TAG, RUN_TAG
 
 CHAMPION = "champion"
@@ -141,26 +144,27 @@ def _opened(version: Any) -> Opened:
     """The model of a version, by the files in the registry.
 
     Raises:
-        TuneTrailError: They are not what was certified.
+        TuneTrailError: They are not what was registered.
     """
-    import mlflow
+    found = registry.find(f"{registry.PREFIX}{version.name}/{version.version}")
+    with scratch() as folder:
+        exported, _ = registry.fetch(found, folder)
+        content = (exported / MODEL).read_bytes()
+        if hashlib.sha256(content).hexdigest() != found.onnx_sha256:
+            raise TuneTrailError(
+                f"version {found.number} of model '{found.name}': {MODEL} in the registry is not "
+                "the file that was registered",
+                "find out who changed it; delete the version, and `tunetrail sync` registers the "
+                "project's own again",
+            )
+        predictor = registry.predictor_class()(exported, content)
 
-    from tunetrail.tracking.served_model import TextModel
+    def predict(asked: pd.DataFrame) -> pd.DataFrame:
+        columns = [asked[name].tolist() for name in asked]
+        rows = list(zip(*columns, strict=True)) if len(columns) > 1 else columns[0]
+        return pd.DataFrame(predictor(rows))
 
-    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source))
-    stored = mlflow.models.Model.load(str(folder)).flavors["python_function"]["artifacts"]
-    exported = folder / stored["export"]["path"]
-    if file_digest(exported / MODEL) != version.tags[ONNX_TAG]:
-        raise TuneTrailError(
-            f"version {version.version} of model '{version.name}': {MODEL} in the registry is not "
-            "the file that was certified",
-            "find out who changed it; delete the version, and `tunetrail sync` registers the "
-            "project's own again",
-        )
-    model = TextModel()
-    model.load_context(SimpleNamespace(artifacts={"export": str(exported)}))
-    size = (exported / MODEL).stat().st_size
-    return Opened(str(version.version), lambda rows: model.predict(None, rows), size)
+    return Opened(found.number, predict, len(content))
 
 
 def _store(client: Any, name: str, version: Any, found: dict[str, Any], wanted: str) -> None:

@@ -1,12 +1,13 @@
-"""The registered model: raw text in, class and scores (or an answer) out, by ONNX Runtime.
+"""Raw text in, class and scores (or a number, or an answer) out, by ONNX Runtime.
 
-MLflow stores this file with the model ("models from code"), so it imports nothing of TuneTrail and
-the model loads where TuneTrail is not installed.
+The one place where an exported model is asked. MLflow stores this file with a registered model
+("models from code"), so it imports nothing of TuneTrail and loads where TuneTrail is not installed.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,65 +17,79 @@ import onnxruntime
 import pandas as pd
 from tokenizers import Tokenizer
 
-_BATCH = 32
-
 onnxruntime.disable_telemetry_events()
 
 
-class TextModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """Columns ``text`` and, for pairs, ``text_pair`` to ``label`` and ``score_<label>``.
+class Predictor:
+    """An exported model, ready to be asked, by one thread at a time.
 
-    Where the model predicts a number there are no scores, and ``label`` is the number. A model that
-    answers questions reads ``question`` and ``context`` and gives ``answer``, ``start`` (its place
-    in the context, in characters) and ``score``.
+    Args:
+        folder: What the export stage wrote.
+        model: The bytes of ``model.onnx``, where they were read already.
+        threads: That compute an operator (0: one a core).
+        batch: Texts, or windows of a context, that the model is given at once.
+
+    Attributes:
+        labels: Class names, in the order of the scores; none where no classes are predicted.
+        answers: Options of windows and spans, of a model that answers questions.
+        max_length: Tokens of a text (or of a window) that the model reads.
     """
 
-    def load_context(self, context: Any) -> None:
-        """Open the exported model, its tokenizer and its settings."""
-        folder = Path(context.artifacts["export"])
+    def __init__(
+        self, folder: Path, model: bytes | None = None, threads: int = 0, batch: int = 32
+    ) -> None:
         settings = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
-        self._labels: list[str] = settings["labels"]
+        self.labels: list[str] = settings["labels"]
+        self.answers: dict[str, int] | None = settings.get("answers")
+        self.max_length: int = settings["max_length"]
+        self._most = batch
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
-        self._max_length: int = settings["max_length"]
-        self._answers: dict[str, int] | None = settings.get("answers")
-        if self._answers is None:
-            self._tokenizer.enable_truncation(self._max_length)
+        if self.answers is None:
+            self._tokenizer.enable_truncation(self.max_length)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(
-            str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
+            str(folder / "model.onnx") if model is None else model,
+            options,
+            providers=["CPUExecutionProvider"],
         )
+        given = self._session.get_outputs()[0].shape[-1]
+        wanted = len(self.labels) or (1 if self.answers is None else 2)
+        if given != wanted:
+            raise ValueError(f"the model gives {given} outputs, its settings are for {wanted}")
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """One row of output a row of input, in order."""
-        if self._answers is not None:
-            return self._found(model_input, **self._answers)
-        texts = model_input["text"].astype(str).tolist()
-        if "text_pair" in model_input:
-            inputs: list[Any] = list(
-                zip(texts, model_input["text_pair"].astype(str).tolist(), strict=True)
-            )
-        else:
-            inputs = texts
-        encodings = self._tokenizer.encode_batch(inputs)
-        outputs = np.array(self._outputs(encodings))
-        if not self._labels:
-            return pd.DataFrame({"label": outputs[:, 0]}, index=model_input.index)
+    def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
+        """What is predicted for each row, in order, by name of the column.
+
+        ``label`` and ``score_<label>``; where the model predicts a number there are no scores, and
+        ``label`` is the number. A model that answers questions gives ``answer``, ``start`` (its
+        place in the context, in characters) and ``score`` (minus infinity, and an empty answer,
+        where a context has nothing that the tokenizer keeps).
+
+        Args:
+            rows: Texts, pairs of texts, or pairs of question and context; at least one.
+        """
+        if self.answers is not None:
+            return self._found(rows, **self.answers)
+        outputs = np.array(self._outputs(self._tokenizer.encode_batch(list(rows))))
+        if not self.labels:
+            return {"label": outputs[:, 0]}
         shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         scores = shifted / shifted.sum(axis=1, keepdims=True)
-        columns = {f"score_{label}": scores[:, i] for i, label in enumerate(self._labels)}
-        best = [self._labels[i] for i in scores.argmax(axis=1)]
-        return pd.DataFrame({"label": best, **columns}, index=model_input.index)
+        columns = {f"score_{label}": scores[:, i] for i, label in enumerate(self.labels)}
+        return {"label": [self.labels[i] for i in scores.argmax(axis=1)], **columns}
 
-    def _found(self, rows: pd.DataFrame, stride: int, max_length: int) -> pd.DataFrame:
+    def _found(self, rows: Sequence[Any], stride: int, max_length: int) -> dict[str, Any]:
         """The best span of each row's context, over its windows, as in the test of the model."""
-        half = self._max_length // 2
+        half = self.max_length // 2
         self._tokenizer.no_truncation()
         pairs = []
-        for question, context in zip(rows["question"], rows["context"], strict=True):
-            offsets = self._tokenizer.encode(str(question), add_special_tokens=False).offsets
-            cut = str(question)[: offsets[half - 1][1]] if len(offsets) > half else str(question)
-            pairs.append((cut, str(context)))
-        self._tokenizer.enable_truncation(self._max_length, stride=stride, strategy="only_second")
+        for question, context in rows:
+            offsets = self._tokenizer.encode(question, add_special_tokens=False).offsets
+            cut = question[: offsets[half - 1][1]] if len(offsets) > half else question
+            pairs.append((cut, context))
+        self._tokenizer.enable_truncation(self.max_length, stride=stride, strategy="only_second")
         encoded = self._tokenizer.encode_batch(pairs)
         windows = [[first, *first.overflowing] for first in encoded]
         outputs = iter(self._outputs([window for each in windows for window in each]))
@@ -83,14 +98,15 @@ class TextModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             spans = [_best_span(next(outputs), window, max_length) for window in each]
             start, end, score = max(spans, key=lambda span: span[2])
             found.append((context[start:end], start, score))
-        return pd.DataFrame(found, columns=["answer", "start", "score"], index=rows.index)
+        columns = zip(*found, strict=True)
+        return dict(zip(("answer", "start", "score"), map(list, columns), strict=True))
 
     def _outputs(self, encodings: list[Any]) -> list[np.ndarray]:
         """What the model gives for each text, ``(classes or 1,)`` or ``(tokens or more, 2)``."""
         order = np.argsort([-len(e.ids) for e in encodings], kind="stable")
         outputs: list[Any] = [None] * len(encodings)
-        for start in range(0, len(order), _BATCH):
-            index = order[start : start + _BATCH]
+        for start in range(0, len(order), self._most):
+            index = order[start : start + self._most]
             batch = self._batch([encodings[i] for i in index])
             for i, output in zip(index, batch, strict=True):
                 outputs[i] = output
@@ -123,6 +139,24 @@ def _best_span(logits: np.ndarray, window: Any, longest: int) -> tuple[int, int,
     first, last = np.unravel_index(sums.argmax(), sums.shape)
     offsets = window.offsets
     return offsets[inside[first]][0], offsets[inside[last]][1], float(sums[first, last])
+
+
+class TextModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """The registered model: columns ``text`` and, for pairs, ``text_pair``, or ``question`` and
+    ``context``, to those of :class:`Predictor`.
+    """
+
+    def load_context(self, context: Any) -> None:
+        """Open the exported model, its tokenizer and its settings."""
+        self._predictor = Predictor(Path(context.artifacts["export"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
+        """One row of output a row of input, in order."""
+        asked = self._predictor.answers is not None
+        names = ("question", "context") if asked else ("text", "text_pair")
+        texts = [model_input[n].astype(str).tolist() for n in names if n in model_input]
+        rows = list(zip(*texts, strict=True)) if len(texts) > 1 else texts[0]
+        return pd.DataFrame(self._predictor(rows), index=model_input.index)
 
 
 mlflow.models.set_model(TextModel())

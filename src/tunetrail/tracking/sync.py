@@ -7,6 +7,7 @@ can be deleted and rebuilt at any time. Which version is the champion is the reg
 
 from __future__ import annotations
 
+import contextlib
 import os
 from importlib.metadata import version
 from pathlib import Path

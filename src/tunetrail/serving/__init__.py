@@ -1,0 +1,1 @@
+"""Exported models at work: an HTTP service, and predictions for the rows of a file."""
