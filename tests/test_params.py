@@ -225,7 +225,7 @@ REFUSED = [
     (
         "tasks/own",
         {**OWN, "columns": {"question": "t", "label": "l"}},
-        "tasks.own.columns: unknown key 'question'\n  fix: valid: group, id, label, text, text",
+        "tasks.own.columns: unknown key 'question'\n  fix: valid: domain, group, id, label, text",
     ),
     ("tasks/own", {**OWN, "columns": ["t", "l"]}, "must be keys with values, {key: value}"),
     ("tasks/own", {**OWN, "metrics": "accuracy"}, "'metrics' is 'accuracy': must be a list, [a,"),
