@@ -149,6 +149,8 @@ async def _run(
         target=_load, args=(settings, service, loop, first), name="models", daemon=True
     ).start()
     await server.serve([listening])
+    if server.force_exit:
+        raise KeyboardInterrupt
     if first.done():
         first.result()
 
@@ -207,6 +209,7 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
             )
         )
         self._service, self._linger = service, linger
