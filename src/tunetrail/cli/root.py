@@ -72,13 +72,13 @@ Examples:
 
   tunetrail predict rows.csv      predictions for a file
 
-  tunetrail changes main          what a change did to scores, verdicts and costs
+  tunetrail changes main          what a change did to scores and costs
 
   tunetrail methods lora          options and defaults of a method
 
   tunetrail recipe list           experiments of papers, ready to run
 
-  tunetrail explain movie         where the registered model comes from, and how to repeat it
+  tunetrail explain movie         where the registered model comes from
 
   tunetrail verify                are all results as they were recorded?
 """)
