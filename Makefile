@@ -47,8 +47,8 @@ lock: ## write requirements.lock from what is installed now
 	   $(BIN)/pip freeze --exclude-editable | sed '/^#/d; s/+cpu$$//'; } > requirements.lock
 
 clean: ## remove results and databases (downloads and the environment stay)
-	rm -rf models plan runs comparison receipt.json data/canonical data/validated data/gate \
-	  data/prepared .tunetrail .dvc/cache .dvc/tmp dvc.lock
+	rm -rf models plan runs comparison receipt.json data/canonical data/validated data/prepared \
+	  .tunetrail .dvc/cache .dvc/tmp dvc.lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15

@@ -193,6 +193,7 @@ def _keep(report: Report, params: Params) -> None:
         pointers = sorted(Path("data").glob("**/*.dvc"))
         files = [Path("dvc.lock"), Path("params.yaml"), *sorted(VERSIONS.rglob("*.json"))]
         files += [*pointers, *sorted(Path("data").glob("**/.gitignore"))]
+        files += sorted(Path("data/gate").glob("*.json"))
         said = f"Retrain {params.project}: {', '.join(report.accepted) or 'no new data'}"
         kept_by_dvc = [pointer.with_suffix("") for pointer in pointers]
         report.commit = commit(root, wanted.branch, files, said, kept_by_dvc)

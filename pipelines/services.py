@@ -250,16 +250,17 @@ async def _reschedule(url: str) -> None:
         FlowRunFilter,
         FlowRunFilterState,
         FlowRunFilterStateType,
+        WorkPoolFilter,
+        WorkPoolFilterName,
     )
     from prefect.client.schemas.objects import StateType
     from prefect.states import Scheduled
 
     begun = [StateType.RUNNING, StateType.PENDING]
-    wanted = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=begun)),
-    )
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=begun)))
+    here = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))
     async with PrefectClient(f"{url}/api") as client:
-        for run in await client.read_flow_runs(flow_run_filter=wanted):
+        for run in await client.read_flow_runs(flow_run_filter=wanted, work_pool_filter=here):
             if run.deployment_id is None or not _gone(run.infrastructure_pid):
                 continue
             await client.set_flow_run_state(
@@ -268,9 +269,9 @@ async def _reschedule(url: str) -> None:
 
 
 def _gone(place: str | None) -> bool:
-    """Whether a process that was here (``host:pid``) has ended."""
+    """Whether a process of this machine (``pid`` or ``host:pid``) has ended."""
     host, _, number = (place or "").rpartition(":")
-    if host != socket.gethostname() or not number.isdigit():
+    if host not in ("", socket.gethostname()) or not number.isdigit():
         return place is None
     return not Path(f"/proc/{number}").exists()
 

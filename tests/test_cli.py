@@ -47,7 +47,6 @@ def test_every_stage_of_the_pipeline_is_a_subcommand() -> None:
         "tapt": "pretrain",
         "train_more": "train",
         "evaluate_more": "evaluate",
-        "gate_set": "gate-set",
     }
 
 

@@ -11,11 +11,10 @@ import pytest
 from scipy import stats
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import read_json
 from tunetrail.gate.decision import Served, decide
 from tunetrail.gate.policy import Gate
+from tunetrail.gate.rows import GateSet, gate_set
 from tunetrail.gate.words import in_words
-from tunetrail.stages.gate_set import gate_set
 from tunetrail.stages.ingest import ingest
 from tunetrail.stages.validate import validate
 from tunetrail.task import TaskSpec
@@ -218,86 +217,74 @@ def test_rows_of_a_domain_are_a_slice() -> None:
 # The rows -------------------------------------------------------------------------------------
 
 
-def data(folder: Path, count: int, **changes: Any) -> tuple[Path, Path]:
-    lines = [f"text number {i} of many,{'neg' if i % 3 else 'pos'}" for i in range(count)]
+def data(folder: Path, count: int, first: int = 0, **changes: Any) -> Path:
+    rows = range(first, count)
+    lines = [f"text number {i} of many,{'neg' if i % 3 else 'pos'}" for i in rows]
     (folder / "data.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
-    canonical, validated = folder / "canonical", folder / "validated"
-    ingest(task(source=folder / "data.csv", **changes), canonical)
-    validate(canonical, validated)
-    return canonical, validated
+    ingest(task(source=folder / "data.csv", **changes), folder / "canonical")
+    return folder / "canonical"
 
 
-def ids(out: Path, generation: int) -> set[str]:
-    frame = pd.read_parquet(out / "data.parquet")
-    return set(frame.loc[frame["generation"] == generation, "id"])
+def held(folder: Path, canonical: Path, generation: int = 1) -> GateSet:
+    found = gate_set(canonical, folder / "gate.json", generation)
+    assert found is not None
+    return found
 
 
 def test_frozen_rows_stay_and_later_ones_are_the_reserve(tmp_path: Path) -> None:
-    out = tmp_path / "gate"
-    gate_set(*data(tmp_path, 200), 1, out)
-    first = ids(out, 1)
-    digest = read_json(out / "card.json")["digest"]
-    assert 40 < len(first) < 80
-    gate_set(*data(tmp_path, 600), 1, out)
-    card = read_json(out / "card.json")
-    assert ids(out, 1) == first
-    assert (card["digest"], card["rows"]) == (digest, len(first))
-    assert 80 < card["reserve"] < 160
-    gate_set(*data(tmp_path, 600), 2, out)
-    assert ids(out, 1) == first
-    assert not ids(out, 2) & first
-    assert read_json(out / "card.json")["rows"] == len(ids(out, 2)) == card["reserve"]
-    gate_set(*data(tmp_path, 100), 2, out)  # rows that are gone from the data still decide
-    after = read_json(out / "card.json")
-    assert after["rows"] == card["reserve"]
-    assert after["no_more_in_the_data"] > 100
+    first = held(tmp_path, data(tmp_path, 200))
+    assert 40 < len(first.rows) < 80
+    more = held(tmp_path, data(tmp_path, 600))
+    assert set(more.rows["text"]) == set(first.rows["text"])
+    assert (more.digest, more.gone) == (first.digest, 0)
+    assert 80 < more.reserve < 160
+    second = held(tmp_path, data(tmp_path, 600), 2)
+    assert not set(second.rows["text"]) & set(first.rows["text"])
+    assert (len(second.rows), second.reserve) == (more.reserve, 0)
+    fewer = held(tmp_path, data(tmp_path, 600, first=400), 2)  # row numbers are others now
+    assert set(fewer.rows["text"]) < set(second.rows["text"])
+    assert fewer.gone == len(second.rows) - len(fewer.rows) > 20
+    assert fewer.digest == second.digest
 
 
 def test_no_set_has_a_row_of_the_gate_nor_of_its_reserve(tmp_path: Path) -> None:
     from tests.tiny import write_base
     from tunetrail.stages.prepare import prepare
 
-    out, base = tmp_path / "gate", write_base(tmp_path / "base")
-    gate_set(*data(tmp_path, 150), 1, out)
-    canonical, validated = data(tmp_path, 300)
-    gate_set(canonical, validated, 1, out)
-    prepare(canonical, validated, base, 16, tmp_path / "prepared")
+    base = write_base(tmp_path / "base")
+    held(tmp_path, data(tmp_path, 150))
+    canonical = data(tmp_path, 300)
+    gate = held(tmp_path, canonical)
+    validate(canonical, tmp_path / "validated")
+    prepare(canonical, tmp_path / "validated", base, 16, tmp_path / "prepared")
     used: set[str] = set()
     for name in ("fit/train", "fit/selection", "test/test"):
         used |= set(pd.read_parquet(tmp_path / "prepared" / f"{name}.parquet")["id"])
-    card = read_json(out / "card.json")
-    assert card["reserve"] > 0
-    assert len(used) + card["rows"] + card["reserve"] == 300
-    assert not used & ids(out, 1)
+    assert gate.reserve > 0
+    assert len(used) + len(gate.rows) + gate.reserve == 300
+    assert not used & set(gate.rows["id"])
 
 
 @pytest.mark.parametrize(
     ("generation", "problem", "fix"),
     [
-        (
-            3,
-            "gate.generation is 3; the last one of task 'toy' is 1",
-            "set it to 1 to keep that one",
-        ),
+        (3, "gate.generation is 3; the last one of task 'toy' is 1", "set it to 1 to keep"),
         (2, "a new generation of the gate would have 0 rows; 30 are the least", "until more data"),
     ],
 )
 def test_a_generation_needs_the_one_before_it_and_new_rows(
     tmp_path: Path, generation: int, problem: str, fix: str
 ) -> None:
-    out = tmp_path / "gate"
-    where = data(tmp_path, 200)
-    gate_set(*where, 1, out)
-    before = (out / "data.parquet").read_bytes()
+    canonical = data(tmp_path, 200)
+    held(tmp_path, canonical)
+    before = (tmp_path / "gate.json").read_bytes()
     with pytest.raises(TuneTrailError, match=problem) as error:
-        gate_set(*where, generation, out)
+        held(tmp_path, canonical, generation)
     assert fix in error.value.fix
-    assert (out / "data.parquet").read_bytes() == before
+    assert (tmp_path / "gate.json").read_bytes() == before
 
 
-def test_a_task_without_a_share_has_an_empty_set(tmp_path: Path) -> None:
-    gate_set(*data(tmp_path, 50, split={}), 1, tmp_path / "gate")
-    assert read_json(tmp_path / "gate" / "card.json")["rows"] == 0
-    # And takes one later.
-    gate_set(*data(tmp_path, 200), 1, tmp_path / "gate")
-    assert read_json(tmp_path / "gate" / "card.json")["rows"] > 30
+def test_a_task_without_a_share_has_no_set_and_may_take_one_later(tmp_path: Path) -> None:
+    assert gate_set(data(tmp_path, 50, split={}), tmp_path / "gate.json", 1) is None
+    assert not (tmp_path / "gate.json").exists()
+    assert len(held(tmp_path, data(tmp_path, 200)).rows) > 30

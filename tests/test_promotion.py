@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import Project
 from tests.gated import gated_project, registered
+from tunetrail.gate.rows import gate_set
 
 pytestmark = pytest.mark.pipeline
 
@@ -52,7 +53,8 @@ def test_a_better_model_replaces_the_champion_a_worse_one_does_not(
     stored = json.loads(Path(path).read_text())
     assert stored["champion"] == "2"
     assert stored["inputs"]["challenger"]["tunetrail.run"] == tags["tunetrail.run"]
-    assert stored["gate_set"] == project.json("data/gate/own/card.json")["digest"]
+    frozen = project.json("data/gate/own.json")["generations"]["1"]
+    assert stored["rows"] == len(frozen)
     assert stored["uses"] == 2
 
     # Repeating decides nothing anew, and changes nothing.
@@ -62,10 +64,11 @@ def test_a_better_model_replaces_the_champion_a_worse_one_does_not(
 
     # The scores are those of the served models on rows that no set has.
     import mlflow
-    import pandas as pd
 
     mlflow.set_tracking_uri(f"sqlite:///{project.root / '.tunetrail' / 'mlflow' / 'mlflow.db'}")
-    rows = pd.read_parquet(project.root / "data" / "gate" / "own" / "data.parquet")
+    gate = gate_set(project.root / "data/canonical/own", project.root / "data/gate/own.json", 1)
+    assert gate is not None
+    rows = gate.rows
     for version, role in ((3, "challenger"), (2, "champion")):
         model = mlflow.pyfunc.load_model(f"models:/sentiment-own/{version}")
         right = model.predict(rows[["text"]])["label"] == rows["label"].map({0: "bad", 1: "good"})

@@ -99,8 +99,8 @@ def test_new_rows_are_trained_on_and_bad_ones_stop_it(tmp_path: Path) -> None:
     assert "train@own-head-few-1" in more["executed"]
     (decision,) = more["decisions"]
     # The gate's rows are those of the first day.
-    assert decision["gate_set"] == project.json("data/gate/own/card.json")["digest"]
-    assert project.json("data/gate/own/card.json")["reserve"] > 100
+    assert decision["rows"] == len(project.json("data/gate/own.json")["generations"]["1"])
+    assert git(project.root, "show", f"{first['commit']}:data/gate/own.json")
     state = registered(project)
     assert state["aliases"] == {"champion" if decision["passed"] else "challenger": 2} | (
         {} if decision["passed"] else {"champion": 1}

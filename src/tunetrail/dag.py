@@ -200,7 +200,6 @@ class Dag:
         Returns:
             True when the outputs of an earlier equal execution were restored and recorded.
         """
-        from dvc.exceptions import CheckoutError
         from dvc.stage.cache import RunCacheNotFoundError
 
         stage = self._stages[name]
@@ -209,14 +208,6 @@ class Dag:
                 self._save(stage)
                 return True
             stage.remove_outs(ignore_remove=False, force=False)
-            if any(out.persist for out in stage.outs):
-                # What is there decides as well, so no earlier execution is an equal one.
-                for out in stage.outs:
-                    if not out.exists and out.hash_info and not list(_damaged(out)):
-                        with suppress(CheckoutError):  # the cache lacks it: it is made anew
-                            out.checkout()
-                stage.save_deps()
-                return False
             self._discard_damaged(stage)
             try:
                 self._repo.stage_cache.restore(stage)

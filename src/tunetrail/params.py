@@ -132,9 +132,7 @@ class Params(Settings):
         default=MoreSeeds(), description="beyond `seeds` (dvc.yaml has the default)"
     )
     limits: Limits = Limits()  # dvc.yaml has the default
-    gate: Gate = Field(
-        default=Gate(), description="between champion and challenger (dvc.yaml has the default)"
-    )
+    gate: Gate = Field(default=Gate(), description="between champion and challenger")
 
     retrain: Retrain = Retrain()
 

@@ -81,22 +81,6 @@ def validate(
 
 
 @app.command(rich_help_panel=_STAGES)
-def gate_set(
-    canonical: Path,
-    validated: Path,
-    out: Path,
-    generation: Annotated[int, typer.Option(min=1, help="The one that decides.")] = 1,
-) -> None:
-    """Freeze the rows that decide between a champion and its challenger; what is there stays.
-
-    Example: tunetrail gate-set data/canonical/movie data/validated/movie data/gate/movie
-    """
-    from tunetrail.stages.gate_set import gate_set as stage
-
-    stage(canonical, validated, generation, out)
-
-
-@app.command(rich_help_panel=_STAGES)
 def prepare(
     canonical: Path,
     validated: Path,

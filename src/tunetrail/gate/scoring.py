@@ -6,17 +6,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tunetrail.files import read_json
 from tunetrail.gate.decision import Served, decide
 from tunetrail.gate.policy import Gate
+from tunetrail.gate.rows import GateSet
 from tunetrail.kinds import kind_of
-from tunetrail.layout import CARD, DATA
-from tunetrail.task import read_task
 
 _REPEATS = 30
 
@@ -36,18 +33,16 @@ class Opened:
     size_bytes: int
 
 
-def judge(gate_set: Path, champion: Opened, challenger: Opened, policy: Gate) -> dict[str, Any]:
+def judge(gate_set: GateSet, champion: Opened, challenger: Opened, policy: Gate) -> dict[str, Any]:
     """Ask both models and decide (:func:`decision.decide`).
 
     Args:
-        gate_set: What the gate_set stage wrote, with rows in it.
+        gate_set: The rows.
         champion: What serves now.
         challenger: What may replace it.
         policy: Margin and limits.
     """
-    task, card = read_task(gate_set), read_json(gate_set / CARD)
-    frame = pd.read_parquet(gate_set / DATA)
-    rows = frame[frame["generation"] == card["generation"]].reset_index(drop=True)
+    task, rows = gate_set.task, gate_set.rows
     kind = kind_of(task)
     asked = kind.asked(rows)
     middle = rows["text"].str.len().rank(method="first").sub(len(rows) / 2).abs().idxmin()
@@ -63,5 +58,8 @@ def judge(gate_set: Path, champion: Opened, challenger: Opened, policy: Gate) ->
         Served(model.version, predicted, statistics.median(took) * 1000, model.size_bytes)
         for model, predicted, took in zip(pair, predictions, seconds, strict=True)
     )
-    found_ = {"gate_set": card["digest"], "generation": card["generation"]}
-    return decide(rows, task, old, new, policy) | found_
+    return decide(rows, task, old, new, policy) | {
+        "gate_set": gate_set.digest,
+        "generation": gate_set.generation,
+        "rows_gone": gate_set.gone,
+    }

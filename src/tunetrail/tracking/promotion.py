@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import digest_of, read_json, scratch
+from tunetrail.files import digest_of, scratch
 from tunetrail.gate.policy import Gate
+from tunetrail.gate.rows import GateSet, gate_set
 from tunetrail.gate.scoring import Opened, judge
-from tunetrail.layout import CARD, MODEL
+from tunetrail.layout import MODEL
 from tunetrail.tracking import registry
 from tunetrail.tracking.tags import ONNX_TAG, RUN_TAG
 
@@ -64,18 +65,19 @@ def settle(
         return None
     if ROLLED_BACK_TAG in version.tags:
         return None
-    gate_set = root / "data" / "gate" / model["task"]
-    held = (gate_set / CARD).is_file() and read_json(gate_set / CARD)["rows"] > 0
-    if champion is None or not held:
+    task = model["task"]
+    record = root / "data" / "gate" / f"{task}.json"
+    rows = gate_set(root / "data" / "canonical" / task, record, policy.generation)
+    if champion is None or rows is None:
         _crown(client, name, champion, number)
         return None
     against = str(champion.version)
-    wanted = digest_of([read_json(gate_set / CARD)["digest"], policy.model_dump(mode="json")])
+    wanted = digest_of([rows.digest, policy.model_dump(mode="json")])
     tags = version.tags
     if (tags.get(AGAINST_TAG), tags.get(DECISION_TAG)) == (against, wanted):
         passed, found = tags[OUTCOME_TAG] == "passed", None
     else:
-        found = _decide(client, gate_set, name, champion, version, policy)
+        found = _decide(client, rows, name, champion, version, policy)
         passed = found["passed"]
         _store(client, name, version, found, wanted)
     if passed:
@@ -114,21 +116,22 @@ def roll_back(client: Any, name: str, reason: str) -> tuple[str, str]:
 
 
 def _decide(
-    client: Any, gate_set: Path, name: str, champion: Any, challenger: Any, policy: Gate
+    client: Any, rows: GateSet, name: str, champion: Any, challenger: Any, policy: Gate
 ) -> dict[str, Any]:
-    found = judge(gate_set, _opened(champion), _opened(challenger), policy)
+    found = judge(rows, _opened(champion), _opened(challenger), policy)
     used = sum(
         v.tags.get(SET_TAG) == found["gate_set"]
         for v in client.search_model_versions(f"name='{name}'")
     )
     notes = []
     if used + 1 >= policy.uses:
-        reserve = read_json(gate_set / CARD)["reserve"]
         notes.append(
             f"these rows have decided {used + 1} times ({policy.uses} are the declared limit): "
             "models that passed may suit them by chance. Raise gate.generation by one to take new "
-            f"rows; {reserve} have come since they were frozen"
+            f"rows; {rows.reserve} have come since they were frozen"
         )
+    if rows.gone:
+        notes.append(f"{rows.gone} of the frozen rows are no more in the data, and were left out")
     return found | {
         "model": name,
         "uses": used + 1,
