@@ -154,7 +154,7 @@ def test_a_revision_is_compared_like_its_folder(small_run: Project, tmp_path: Pa
     project.run()
     by_revision, by_folder = (changes(project, given) for given in ("HEAD", str(before.root)))
     method = by_revision["tasks"]["own"]["methods"]["head"]
-    assert method["options"] == {"learning_rate": {"before": 0.001, "after": 0.02}}
+    assert method["options"] == {"learning_rate": {"before": 0.01, "after": 0.02}}
     assert method["basis"] == "seeds and rows"
     assert method["difference"]["low"] is None  # one seed
     assert by_revision | {"before": ""} == by_folder | {"before": ""}
