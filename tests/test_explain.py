@@ -427,16 +427,22 @@ def test_a_sync_that_was_killed_before_the_lineage_was_there_is_repeated(
     uri = f"sqlite:///{tmp_path / 'other.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setattr(sys, "argv", ["tunetrail", "sync"])
-    for moment, said in {
-        "log_model_artifacts": "'sentiment-own' has no alias 'champion'\n  fix: its versions: none",
-        "update_model_version": "version 1 of 'sentiment-own' has no lineage",
-        "set_model_version_tag": "version 1 of 'sentiment-own' has no lineage",
-    }.items():
+    version = "models:/sentiment-own/1"  # the champion it becomes last, when it is whole
+    for moment, model, said in (
+        (
+            "log_model_artifacts",
+            MODEL,
+            "'sentiment-own' has no alias 'champion'\n  fix: its versions: none",
+        ),
+        ("update_model_version", MODEL, "'sentiment-own' has no alias 'champion'"),
+        ("update_model_version", version, "version 1 of 'sentiment-own' has no lineage"),
+        ("set_model_version_tag", version, "version 1 of 'sentiment-own' has no lineage"),
+    ):
         with monkeypatch.context() as patched:
             patched.setattr(mlflow.MlflowClient, moment, killed)
             with pytest.raises(Killed):
                 bring_up_to_date(Path("receipt.json"))
-        done = project.command("tunetrail", "explain", MODEL, MLFLOW_TRACKING_URI=uri)
+        done = project.command("tunetrail", "explain", model, MLFLOW_TRACKING_URI=uri)
         assert done.returncode == 2
         assert said in done.stderr
     done_ = bring_up_to_date(Path("receipt.json"))

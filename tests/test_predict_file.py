@@ -187,7 +187,7 @@ def test_without_a_model_the_registered_one_is_taken(tmp_path: Path) -> None:
     receipt = tmp_path / "receipt.json"
     with pytest.raises(TuneTrailError, match="no --model is given, and there is no project"):
         registered_model(receipt)
-    models = [{"name": name, "alias": "champion"} for name in ("a-x", "a-y")]
+    models = [{"name": name} for name in ("a-x", "a-y")]
     write_json(receipt, {"models": models[:1]})
     assert registered_model(receipt) == "models:/a-x@champion"
     write_json(receipt, {"models": models})
@@ -218,10 +218,10 @@ print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_large_files_need_no_more_memory(ending: str, classes: Exported, tmp_path: Path) -> None:
-    """Ten times the rows, of 20 KB each: 80 MB that are never in memory at once."""
+    """Five times the rows, of 20 KB each: 80 MB more that are never in memory at once."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     peak = {}
-    for rows in (400, 4000):
+    for rows in (1000, 5000):
         notes = [os.urandom(10_000).hex() for _ in range(rows)]
         path = write(
             pd.DataFrame({"text": ["a b 1"] * rows, "note": notes}), tmp_path / f"{rows}.{ending}"
@@ -229,4 +229,4 @@ def test_large_files_need_no_more_memory(ending: str, classes: Exported, tmp_pat
         command = [sys.executable, "-c", _MEMORY, str(path), str(classes.folder)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         peak[rows] = int(done.stdout.split()[-1]) / 1000
-    assert peak[4000] < peak[400] + 50
+    assert peak[5000] < peak[1000] + 50

@@ -33,7 +33,7 @@ def registered_model(receipt: Path) -> str:
             "no --model is given, and there is no project with a registered model here",
             "name it: --model models:/NAME@champion, or a folder of the export stage",
         )
-    names = [f"models:/{m['name']}@{m['alias']}" for m in read_json(receipt)["models"]]
+    names = [f"models:/{m['name']}@champion" for m in read_json(receipt)["models"]]
     if len(names) != 1:
         raise TuneTrailError(
             f"no --model is given, and this project has {len(names)} registered models",

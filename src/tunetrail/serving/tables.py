@@ -257,9 +257,8 @@ class _Parquet(Table):
                 schema = pa.schema([*self._schema, *fields], metadata=self._schema.metadata)
                 if writer is None:
                     writer = stack.enter_context(pq.ParquetWriter(path, schema))
-                writer.write_batch(
-                    pa.RecordBatch.from_arrays([*part.columns, *arrays], schema=schema)
-                )
+                # Not write_batch: it keeps what it is given until a million rows are together.
+                writer.write_table(pa.Table.from_arrays([*part.columns, *arrays], schema=schema))
 
             yield append
 
