@@ -58,7 +58,7 @@ def test_verdicts_are_those_of_the_predictions_and_reach_mlflow(
 
     # Another verdict, as after a further method: the runs stay, their tags follow.
     receipt = project.json("receipt.json")
-    for entry in receipt["runs"]:
+    for entry in [*receipt["runs"], *receipt["groups"]]:
         if entry["against"] and entry["task"] == "own":
             entry["against"] |= {"outcome": "lose", "not_worse": not verdict["not_worse"]}
         elif entry["against"]:
