@@ -238,6 +238,8 @@ def main() -> int:
     console, errors = Console(stderr=options.json, **plain), Console(stderr=True, **plain)
 
     def run() -> int:
+        os.chdir(project_root(Path.cwd()))
+        STATE_DIR.mkdir(exist_ok=True)
         configure_prefect()
         connect()
         wait_until_ready()
