@@ -430,9 +430,11 @@ def test_claims_read_a_finished_comparison_as_its_own_verdicts_do(
         assert f"]({figure})" in shown
         assert "<svg" in (tmp_path / "results" / figure).read_text()
     again = recipe.model_copy(update={"claims": {"two": recipe.claims["one"], **recipe.claims}})
-    assert read_results(tmp_path, again) is None
-    write_results(judge(again, "id", "laptop", found), found, tmp_path / "results")
-    before = read_results(tmp_path / "results", again)
+    assert read_results(tmp_path, again, "these") is None
+    judged = judge(again, "id", "laptop", found) | {"inputs": "these"}
+    write_results(judged, found, tmp_path / "results")
+    assert read_results(tmp_path / "results", again, "others") is None
+    before = read_results(tmp_path / "results", again, "these")
     assert before is not None
     assert list(before["claims"]) == ["two", "one"]  # not the order of the file, the alphabet
     train = training_texts(folder / "data/canonical/own")

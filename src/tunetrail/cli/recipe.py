@@ -35,7 +35,7 @@ def list_(as_json: JsonOption = False) -> None:
             "paper": found.paper,
             "comparisons": found.comparisons,
             "runs": {scale: _runs(name, scale) for scale in ("laptop", "full")},
-            "cpu_minutes": found.cpu_minutes,
+            "stage_minutes": found.stage_minutes,
             "claims": {label: claim.says for label, claim in found.claims.items()},
         }
         for name, found in recipes.items()

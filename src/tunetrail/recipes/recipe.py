@@ -25,8 +25,8 @@ class Recipe(Settings):
     comparisons: dict[str, str] = Field(
         min_length=1, description="name → what it is, in the order to run them"
     )
-    cpu_minutes: dict[Scale, int] = Field(
-        default_factory=dict, description="what its stages took, one thread each, where measured"
+    stage_minutes: dict[Scale, int] = Field(
+        default_factory=dict, description="what all stages took together, where it was measured"
     )
     claims: dict[str, Claim] = Field(min_length=1)
 

@@ -39,18 +39,17 @@ def write_results(judged: dict[str, Any], found: Mapping[str, Observed], out: Pa
         write_text(folder / PAGE, page(judged, drawn))
 
 
-def read_results(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """What an earlier run found, its claims in the order of the recipe; None where there was none.
+def read_results(folder: Path, recipe: Recipe, inputs: str) -> dict[str, Any] | None:
+    """What an earlier run found, its claims in the order of the recipe.
 
-    Claims that the recipe has no more are left out, and so are those that are new.
+    None where there was none, or where it had other ``inputs`` (digest of all that decides).
     """
     if not (folder / CLAIMS).is_file():
         return None
     judged: dict[str, Any] = read_json(folder / CLAIMS)
-    claims = {
-        label: judged["claims"][label] for label in recipe.claims if label in judged["claims"]
-    }
-    return judged | {"claims": claims}
+    if judged["inputs"] != inputs:
+        return None
+    return judged | {"claims": {label: judged["claims"][label] for label in recipe.claims}}
 
 
 def page(judged: dict[str, Any], drawn: Mapping[str, Sequence[str]]) -> str:

@@ -43,8 +43,8 @@ def run(
     plans = plans_of(recipe, name, scale)
     out = sys.stderr if quiet else sys.stdout
     total = sum(map(runs_of, plans.values()))
-    took = recipe.cpu_minutes.get(scale)
-    estimate = f"about {took} minutes of CPU time" if took else "not measured yet how long"
+    took = recipe.stage_minutes.get(scale)
+    estimate = f"about {took} minutes of stages" if took else "not measured yet how long"
     out.write(f"{recipe.title} ({recipe.paper}), {scale}: {total} runs, {estimate}\n")
     for number, (label, about) in enumerate(recipe.comparisons.items(), 1):
         out.write(
@@ -62,7 +62,7 @@ def run(
             "code": code_digest(__name__),
         }
     )
-    if (before := read_results(folder / RESULTS, recipe)) and before["inputs"] == inputs:
+    if before := read_results(folder / RESULTS, recipe, inputs):
         return before
     judged = judge(recipe, name, scale, found) | {"inputs": inputs}
     write_results(judged, found, folder / RESULTS)

@@ -60,7 +60,7 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
         )
     root = receipt.absolute().parent
     STATE_DIR.mkdir(exist_ok=True)
-    # Two at a time would both create what is missing. Every command ends with this, and entering
+    # Two at a time would both create what is missing. Every run ends with this, and entering
     # scratch() clears away what killed ones left, also where they left nothing to do.
     with FileLock(STATE_DIR / "sync.lock"), scratch(), quiet():
         client, experiment = _connect(wanted["project"])
