@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("TUNETRAIL_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -134,7 +135,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full-matrix",
         action="store_true",
-        help="every method on every architecture, not two on each",
+        help="every method on every architecture, not two on each; 30 kills of intake, not five",
     )
 
 
@@ -146,17 +147,35 @@ def small_project(root: Path) -> Project:
     return project
 
 
+def _once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], dict[str, Any]]
+) -> tuple[Project, dict[str, Any]]:
+    """A finished project that all workers of pytest-xdist share; the first one makes it."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    outcome = shared / f"{name}.json"
+    with FileLock(shared / f"{name}.lock"):
+        if not outcome.exists():
+            outcome.write_text(json.dumps(make(shared / name / "project")))
+    return Project(shared / name / "project"), json.loads(outcome.read_text())
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A small finished project. Not to be changed."""
-    return small_project(tmp_path_factory.mktemp("small") / "project")
+
+    def make(root: Path) -> dict[str, Any]:
+        small_project(root)
+        return {}
+
+    return _once(tmp_path_factory, "small", make)[0]
 
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, Any]]:
     """A project in which the flow has run once, and what that did. Not to be changed."""
-    project = new_project(tmp_path_factory.mktemp("first") / "project")
-    return project, project.run()
+    return _once(tmp_path_factory, "first", lambda root: new_project(root).run())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.repository import MAKE, git
 pytestmark = pytest.mark.pipeline
 
 Json = dict[str, Any]
-SEEDS = (1, 2, 3)
+SEEDS = (1, 2)
 
 
 def make(project: Project, *arguments: str) -> str:
@@ -46,7 +46,7 @@ def pull_request(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Pro
     before = new_project(folder / "base")
     before.change(
         tasks={"movie": before.params["tasks"]["movie"]},
-        seeds=[*SEEDS, 4],
+        seeds=list(SEEDS),
         budgets={"few": {"epochs": 9}, "fewer": {"epochs": 1}},
     )
     after = before.copy(folder / "request")
@@ -66,9 +66,9 @@ def test_the_small_plan_has_everything_but_size(pull_request: tuple[Project, Pro
     before, _ = pull_request
     cut, whole = Project(small(before)).params, before.params
     assert cut["methods"] == whole["methods"]
-    assert cut["seeds"] == list(SEEDS)
+    assert cut["seeds"] == whole["seeds"]
     assert cut["budgets"] == {"few": {"steps": 20}}
-    assert cut["tasks"] == whole["tasks"]  # it was small before
+    assert cut["tasks"] == whole["tasks"]  # these were small before
     assert git(before.root, "status", "--porcelain") == " M params.yaml\n"  # the fixture's change
 
 
@@ -91,7 +91,7 @@ def test_the_comment_says_what_changed(pull_request: tuple[Project, Project]) ->
     assert "- The same runs: head only" in shown
     changed, _, whole = shown.partition("<details>")
     (row,) = (line for line in changed.splitlines() if line.startswith("| LoRA "))
-    old, new = (sum(scores(small(project), "lora")) / 3 for project in pull_request)
+    old, new = (sum(scores(small(project), "lora")) / 2 for project in pull_request)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert (cells[1][:5], cells[2][:5]) == (f"{old:.3f}", f"{new:.3f}")
     assert whole.count("| LoRA ") == 1  # the table of the comparison
