@@ -1,8 +1,9 @@
 """Retraining: new data in, what follows from it, and the gate.
 
-New rows become a dataset version, if its gate lets them pass; what they make stale is executed; the
-new winner replaces the champion if it passes the gate between them; results are pushed and
-committed as `retrain` in params.yaml says, and a report goes to Prefect and to a command.
+New rows become a dataset version, if its gate lets them pass; the champion's method of each task,
+or the whole comparison, is trained with them; the new model replaces the champion if it passes the
+gate between them; results are pushed and committed as `retrain` in params.yaml says, and a report
+goes to Prefect and to a command.
 """
 
 from __future__ import annotations
@@ -20,27 +21,34 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from filelock import FileLock
 from rich.console import Console
 
-from pipelines.compare import guarded, run_project
+from pipelines.compare import guarded, run_champion, run_project
 from pipelines.environment import configure_prefect
 from pipelines.keep import commit, push
 from pipelines.server import connect, wait_until_ready
 from tunetrail import logs
-from tunetrail.dag import project_root
+from tunetrail.dag import Dag, project_root
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import STATE_DIR
+from tunetrail.files import CHAMPIONS, STATE_DIR, read_json
 from tunetrail.gate.words import in_words
+from tunetrail.init.champion import check_champion, write_champion
 from tunetrail.intake import Version, intake
 from tunetrail.intake.record import VERSIONS
+from tunetrail.layout import CARD, COMPARISON, REPORT
 from tunetrail.params import Params, read_params
 
 _log = logging.getLogger("pipelines.retrain")
 
 _INCOMING = Path("data/incoming")
+_COMPARISON = Path("comparison")
+_PARAMS = Path("params.yaml")
+
+#: What is trained: the champion's method of each task, or the whole comparison.
+Methods = Literal["champion", "all"]
 
 
 @dataclass
@@ -51,8 +59,10 @@ class Report:
         project: Its name.
         accepted: Dataset versions that were taken in, as ``TASK NUMBER``.
         rejected: The same of those that the data's gate turned away → reasons.
+        champions: Task → method of its champion, where that was trained and nothing else.
         executed: Stages whose command ran.
         failed: Stage → reason.
+        refused: Models that were not registered → reason.
         decisions: Of the gate between champion and challenger.
         commit: What the branch got, if anything.
         pushed: Whether DVC's remote was brought up to date.
@@ -61,8 +71,10 @@ class Report:
     project: str
     accepted: list[str] = field(default_factory=list)
     rejected: dict[str, list[str]] = field(default_factory=dict)
+    champions: dict[str, str] = field(default_factory=dict)
     executed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     decisions: list[dict[str, Any]] = field(default_factory=list)
     commit: str | None = None
     pushed: bool = False
@@ -109,11 +121,14 @@ class Failing(RuntimeError):
         self.report = report
 
 
-def retrain(workers: int = 0, console: Console | None = None) -> Report:
+def retrain(
+    workers: int = 0, methods: Methods | None = None, console: Console | None = None
+) -> Report:
     """Retrain the project here. A second one in the same project waits for the first.
 
     Args:
         workers: Stages side by side; 0: as many as the cores allow.
+        methods: What is trained; None: as ``retrain.methods`` says.
         console: Where it is shown what is done; default: standard error.
 
     Returns:
@@ -125,13 +140,31 @@ def retrain(workers: int = 0, console: Console | None = None) -> Report:
     """
     os.chdir(project_root(Path.cwd()))
     console = console or Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    params = read_params(Path("params.yaml"))
+    params = read_params(_PARAMS)
     STATE_DIR.mkdir(exist_ok=True)
     with FileLock(STATE_DIR / "retrain.lock"):
-        return _steps(params, workers, console)
+        whole = (methods or params.retrain.methods) == "all"
+        return _steps(params, {} if whole else _champions(params, console), workers, console)
 
 
-def _steps(params: Params, workers: int, console: Console) -> Report:
+def _champions(params: Params, console: Console) -> dict[str, str]:
+    """Task → method of its champion; nothing unless every task has one.
+
+    Raises:
+        TuneTrailError: The registry does not answer, or a method cannot be trained by itself.
+    """
+    from tunetrail.tracking.sync import champions
+
+    found = champions(params)
+    if without := [task for task in params.tasks if task not in found]:
+        console.print(f"No champion yet of {', '.join(without)}: the whole comparison is trained.")
+        return {}
+    for task, label in found.items():
+        check_champion(params, _PARAMS, task, label)
+    return found
+
+
+def _steps(params: Params, champions: dict[str, str], workers: int, console: Console) -> Report:
     """Each part is a task of Prefect's: it shows where a retraining is, and where it ended."""
     from prefect import task
     from prefect.artifacts import create_markdown_artifact
@@ -153,9 +186,15 @@ def _steps(params: Params, workers: int, console: Console) -> Report:
 
     @task(name="run", **options)
     def run() -> None:
-        done = run_project(workers, console)
-        report.executed, report.failed = done["executed"], done["failed"]
-        report.decisions = done.get("decisions", [])
+        if not champions:
+            _add(report, run_project(workers, console))
+        for name, label in champions.items():
+            if not _compared(name):
+                folder = write_champion(params, _PARAMS, name, label)
+                done = run_champion(folder, workers, console)
+                if done["executed"] or done["failed"]:
+                    report.champions[name] = label
+                _add(report, done)
 
     @task(name="keep", **options)
     def keep() -> None:
@@ -183,6 +222,22 @@ def _note(report: Report, version: Version) -> None:
         report.rejected[name] = list(version.reasons)
 
 
+def _compared(task: str) -> bool:
+    """Whether the last whole comparison is of the task's data as it is now."""
+    compared, card = _COMPARISON / COMPARISON, Path("data/canonical") / task / CARD
+    if Dag(Path.cwd()).changes(f"ingest@{task}") or not (compared.exists() and card.exists()):
+        return False
+    of = read_json(compared)["tasks"].get(task)
+    return of is not None and of["data"]["digest"] == read_json(card)["digest"]
+
+
+def _add(report: Report, done: dict[str, Any]) -> None:
+    report.executed += done["executed"]
+    report.failed |= done["failed"]
+    report.refused |= {model["name"]: model["reason"] for model in done.get("refused", [])}
+    report.decisions += done.get("decisions", [])
+
+
 def _keep(report: Report, params: Params) -> None:
     """Push and commit, as the parameters say."""
     root, wanted = Path.cwd(), params.retrain
@@ -191,7 +246,8 @@ def _keep(report: Report, params: Params) -> None:
         report.pushed = True
     if wanted.branch:
         pointers = sorted(Path("data").glob("**/*.dvc"))
-        files = [Path("dvc.lock"), Path("params.yaml"), *sorted(VERSIONS.rglob("*.json"))]
+        files = [Path("dvc.lock"), _PARAMS, *sorted(VERSIONS.rglob("*.json"))]
+        files += sorted(CHAMPIONS.rglob("*"))
         files += [*pointers, *sorted(Path("data").glob("**/.gitignore"))]
         files += sorted(Path("data/gate").glob("*.json"))
         said = f"Retrain {params.project}: {', '.join(report.accepted) or 'no new data'}"
@@ -218,12 +274,18 @@ def main() -> int:
     """Command line of the flow; the exit code is 1 if data was rejected or something failed."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.retrain",
-        description="Take in what lies in data/incoming/TASK/, run what follows from it, promote "
-        "the winner if it passes the gate, and keep the results.",
-        epilog="example: python -m pipelines.retrain --workers 4",
+        description="Take in what lies in data/incoming/TASK/, train with it, promote what passes "
+        "the gate, and keep the results.",
+        epilog="example: python -m pipelines.retrain --methods all --workers 4",
     )
     parser.add_argument(
         "--workers", type=int, default=0, help="stages side by side (default: cores / threads)"
+    )
+    parser.add_argument(
+        "--methods",
+        choices=get_args(Methods),
+        help="the champion's method of each task, or the whole comparison (default: "
+        "retrain.methods of params.yaml)",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the report as JSON on standard output"
@@ -247,7 +309,9 @@ def main() -> int:
 
         report: Report
         try:
-            report = flow(workers=options.workers, console=console)
+            report = flow(
+                workers=options.workers, methods=options.methods, console=console
+            )
         except Failing as failing:
             report = failing.report
         if options.json:

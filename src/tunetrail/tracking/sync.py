@@ -18,17 +18,17 @@ import pandas as pd
 from filelock import FileLock
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import STATE_DIR, digest_of, file_digest, read_json, scratch
+from tunetrail.files import STATE_DIR, digest_of, file_digest, project_of, read_json, scratch
 from tunetrail.gate.policy import Gate
 from tunetrail.layout import CERTIFICATE, DATA, HISTORY, METRICS, MODEL, PREDICTIONS, SERVING
-from tunetrail.params import read_params
+from tunetrail.params import Params, read_params
 from tunetrail.provenance import git_state, versions
 from tunetrail.run import planned_run
 from tunetrail.stages.register import FORMAT
 from tunetrail.tracking import groups, lineage, trials
 from tunetrail.tracking.connection import quiet, reached, tracking_uri
 from tunetrail.tracking.parameters import parameters, share
-from tunetrail.tracking.promotion import roll_back, settle
+from tunetrail.tracking.promotion import champion_methods, roll_back, settle
 from tunetrail.tracking.tags import CONTENT_TAG, ONNX_TAG, RUN_TAG
 
 _SERVED_MODEL = Path(__file__).with_name("served_model.py")
@@ -42,7 +42,8 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
     nested below one for their method, task and budget.
 
     Args:
-        receipt: What the register stage wrote. Results are read from the project it lies in.
+        receipt: What the register stage wrote. Results are read from the folder it lies in, which
+            is the project, or that of a champion.
 
     Returns:
         Counts of runs and versions created and already there, the experiment, what was refused, and
@@ -59,7 +60,13 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
             "`tunetrail run` writes it anew; nothing is trained again for that",
         )
     root = receipt.absolute().parent
-    STATE_DIR.mkdir(exist_ok=True)
+    # A champion's folder has results, and the database is the project's.
+    with contextlib.chdir(project_of(Path.cwd())):
+        STATE_DIR.mkdir(exist_ok=True)
+        return _bring_all(root, wanted)
+
+
+def _bring_all(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     # Two at a time would both create what is missing. Every run ends with this, and entering
     # scratch() clears away what killed ones left, also where they left nothing to do.
     with FileLock(STATE_DIR / "sync.lock"), scratch(), quiet():
@@ -116,6 +123,18 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
             decision = settle(client, root, model, version_, policy)
             done["decisions"] += [decision] if decision else []
     return done
+
+
+def champions(params: Params) -> dict[str, str]:
+    """Task → label of the method that its champion has; tasks without a champion are left out.
+
+    Raises:
+        TuneTrailError: The tracking server cannot be reached.
+    """
+    STATE_DIR.mkdir(exist_ok=True)
+    with FileLock(STATE_DIR / "sync.lock"), quiet():
+        client, _ = _connect(params.project)
+        return champion_methods(client, {t: f"{params.project}-{t}" for t in params.tasks})
 
 
 def take_back(model: str, reason: str) -> tuple[str, str, str]:
