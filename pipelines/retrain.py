@@ -33,19 +33,24 @@ from pipelines.server import connect, wait_until_ready
 from tunetrail import logs
 from tunetrail.dag import Dag, project_root
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import CHAMPIONS, STATE_DIR, read_json
+from tunetrail.files import CHAMPIONS, STATE_DIR, read_json, write_text
 from tunetrail.gate.words import in_words
 from tunetrail.init.champion import check_champion, write_champion
 from tunetrail.intake import Version, intake
 from tunetrail.intake.record import VERSIONS
 from tunetrail.layout import CARD, COMPARISON, REPORT
 from tunetrail.params import Params, read_params
+from tunetrail.report import text
+from tunetrail.report.markdown import aligned
 
 _log = logging.getLogger("pipelines.retrain")
 
 _INCOMING = Path("data/incoming")
 _COMPARISON = Path("comparison")
 _PARAMS = Path("params.yaml")
+
+#: The last report, in the project's own state.
+REPORT_FILE = "retrain.md"
 
 #: What is trained: the champion's method of each task, or the whole comparison.
 Methods = Literal["champion", "all"]
@@ -66,6 +71,7 @@ class Report:
         decisions: Of the gate between champion and challenger.
         commit: What the branch got, if anything.
         pushed: Whether DVC's remote was brought up to date.
+        notes: What to bear in mind.
     """
 
     project: str
@@ -78,6 +84,7 @@ class Report:
     decisions: list[dict[str, Any]] = field(default_factory=list)
     commit: str | None = None
     pushed: bool = False
+    notes: list[str] = field(default_factory=list)
 
     @property
     def nothing(self) -> bool:
@@ -89,24 +96,68 @@ class Report:
         """Why it counts as failed; empty where it does not."""
         if self.rejected:
             return f"data was rejected, so nothing was trained: {'; '.join(self.rejected)}"
-        return f"{len(self.failed)} stages failed" if self.failed else ""
+        if self.failed:
+            return f"{text.plural(len(self.failed), 'stage')} failed: {', '.join(self.failed)}"
+        return ""
+
+    @property
+    def headline(self) -> str:
+        """The outcome in one line, as a person wants it in the subject of a mail."""
+        if self.failing:
+            return f"{self.project}: {self.failing}. The champion stays as it is."
+        if self.nothing:
+            return f"{self.project}: nothing is new."
+        promoted = [d["task"] for d in self.decisions if d["passed"]]
+        kept = [d["task"] for d in self.decisions if not d["passed"]]
+        said = [f"new champion of {', '.join(promoted)}"] if promoted else []
+        said += [f"the champion of {', '.join(kept)} stays"] if kept else []
+        said += [f"not registered: {', '.join(self.refused)}"] if self.refused else []
+        return f"{self.project}: {'; '.join(said) or 'retrained, nothing for the gate to decide'}."
 
     def markdown(self) -> str:
-        """The report for a person."""
-        if self.nothing:
-            return f"# {self.project}\n\nNothing is new.\n"
-        lines = [f"# {self.project}", ""]
-        lines += [f"- Taken in: data version {name}" for name in self.accepted]
+        """The report for a person: the outcome first, then the gate in a table, then the rest."""
+        outcome = self.headline.partition(": ")[2]
+        parts = [f"# {self.project}", outcome[:1].upper() + outcome[1:]]
+        if self.decisions:
+            parts += [self._gate(), *(in_words(decision) + "." for decision in self.decisions)]
+        lines = [f"- Taken in: data version {name}" for name in self.accepted]
         for name, reasons in self.rejected.items():
-            lines.append(f"- **Rejected**: data of {name}. The champion stays as it is.")
+            lines.append(f"- **Rejected**: data of {name}")
             lines += [f"  - {reason}" for reason in reasons]
+        if self.champions:
+            of = ", ".join(f"{label} on {task}" for task, label in self.champions.items())
+            lines.append(
+                f"- Trained again: the champion's method alone ({of}). {_COMPARISON / REPORT} is "
+                "of older data; `make run`, or `--methods all`, brings it up to date"
+            )
         if self.executed:
-            lines.append(f"- {len(self.executed)} stages executed")
+            lines.append(f"- {text.plural(len(self.executed), 'stage')} executed")
         lines += [f"- **Failed**: {name}: {reason}" for name, reason in self.failed.items()]
-        lines += [f"- {in_words(decision)}" for decision in self.decisions]
+        lines += [f"- **Not registered**: {name}: {why}" for name, why in self.refused.items()]
         lines += ["- Pushed to DVC's remote"] if self.pushed else []
         lines += [f"- Committed as {self.commit}"] if self.commit else []
-        return "\n".join(lines) + "\n"
+        lines += [f"- Note: {note}" for note in self.notes]
+        return "\n\n".join([*parts, *(["\n".join(lines)] if lines else [])]) + "\n"
+
+    def _gate(self) -> str:
+        """The decisions as a table."""
+        header = ["task", "metric", "champion", "challenger", "difference at least", "outcome"]
+        rows = [
+            [
+                found["task"],
+                found["metric"],
+                f"version {found['champion']}: {_score(found, 'champion')}",
+                f"version {found['challenger']}: {_score(found, 'challenger')}",
+                f"{found['low']:+.3f} (margin {found['margin']:g})",
+                "promoted" if found["passed"] else "refused",
+            ]
+            for found in self.decisions
+        ]
+        return aligned(header, rows)
+
+
+def _score(decision: dict[str, Any], role: str) -> str:
+    return text.score(decision["scores"][role][decision["metric"]])
 
 
 class Failing(RuntimeError):
@@ -143,12 +194,14 @@ def retrain(
     params = read_params(_PARAMS)
     STATE_DIR.mkdir(exist_ok=True)
     with FileLock(STATE_DIR / "retrain.lock"):
-        whole = (methods or params.retrain.methods) == "all"
-        return _steps(params, {} if whole else _champions(params, console), workers, console)
+        report, champions = Report(params.project), {}
+        if (methods or params.retrain.methods) == "champion":
+            champions = _champions(params, report)
+        return _steps(report, params, champions, workers, console)
 
 
-def _champions(params: Params, console: Console) -> dict[str, str]:
-    """Task → method of its champion; nothing unless every task has one.
+def _champions(params: Params, report: Report) -> dict[str, str]:
+    """Task → method of its champion; nothing unless every task has one: then all is trained.
 
     Raises:
         TuneTrailError: The registry does not answer, or a method cannot be trained by itself.
@@ -157,14 +210,24 @@ def _champions(params: Params, console: Console) -> dict[str, str]:
 
     found = champions(params)
     if without := [task for task in params.tasks if task not in found]:
-        console.print(f"No champion yet of {', '.join(without)}: the whole comparison is trained.")
+        where = (
+            "the registry"
+            if os.environ.get("MLFLOW_TRACKING_URI")
+            else "MLflow's database in this folder (MLFLOW_TRACKING_URI is not set)"
+        )
+        report.notes.append(
+            f"{where} had no champion of {', '.join(without)}: the whole comparison was trained, "
+            "and its winner is the champion without having passed a gate"
+        )
         return {}
     for task, label in found.items():
         check_champion(params, _PARAMS, task, label)
     return found
 
 
-def _steps(params: Params, champions: dict[str, str], workers: int, console: Console) -> Report:
+def _steps(
+    report: Report, params: Params, champions: dict[str, str], workers: int, console: Console
+) -> Report:
     """Each part is a task of Prefect's: it shows where a retraining is, and where it ended."""
     from prefect import task
     from prefect.artifacts import create_markdown_artifact
@@ -172,7 +235,6 @@ def _steps(params: Params, champions: dict[str, str], workers: int, console: Con
 
     # DVC is the one cache: Prefect keeps states, not results.
     options: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
-    report = Report(params.project)
 
     @task(name="intake", task_run_name="intake-{name}", **options)
     def take_in(name: str) -> None:
@@ -188,8 +250,10 @@ def _steps(params: Params, champions: dict[str, str], workers: int, console: Con
     def run() -> None:
         if not champions:
             _add(report, run_project(workers, console))
+            return
+        whole = Dag(Path.cwd())
         for name, label in champions.items():
-            if not _compared(name):
+            if not _compared(whole, name):
                 folder = write_champion(params, _PARAMS, name, label)
                 done = run_champion(folder, workers, console)
                 if done["executed"] or done["failed"]:
@@ -207,7 +271,8 @@ def _steps(params: Params, champions: dict[str, str], workers: int, console: Con
         run()
     if not report.failing:
         keep()
-    create_markdown_artifact(key="retrain", markdown=report.markdown())
+    write_text(STATE_DIR / REPORT_FILE, report.markdown())
+    create_markdown_artifact(key="retrain", markdown=report.markdown(), description=report.headline)
     _notify(report, params)
     if report.failing:
         raise Failing(report)
@@ -222,10 +287,10 @@ def _note(report: Report, version: Version) -> None:
         report.rejected[name] = list(version.reasons)
 
 
-def _compared(task: str) -> bool:
+def _compared(whole: Dag, task: str) -> bool:
     """Whether the last whole comparison is of the task's data as it is now."""
     compared, card = _COMPARISON / COMPARISON, Path("data/canonical") / task / CARD
-    if Dag(Path.cwd()).changes(f"ingest@{task}") or not (compared.exists() and card.exists()):
+    if whole.changes(f"ingest@{task}") or not (compared.exists() and card.exists()):
         return False
     of = read_json(compared)["tasks"].get(task)
     return of is not None and of["data"]["digest"] == read_json(card)["digest"]
@@ -240,14 +305,15 @@ def _add(report: Report, done: dict[str, Any]) -> None:
 
 def _keep(report: Report, params: Params) -> None:
     """Push and commit, as the parameters say."""
-    root, wanted = Path.cwd(), params.retrain
+    root, wanted, lock = Path.cwd(), params.retrain, Path("dvc.lock")
     if wanted.push:
         push(root)
         report.pushed = True
     if wanted.branch:
         pointers = sorted(Path("data").glob("**/*.dvc"))
-        files = [Path("dvc.lock"), _PARAMS, *sorted(VERSIONS.rglob("*.json"))]
-        files += sorted(CHAMPIONS.rglob("*"))
+        of_all = ("dvc.lock", "dvc.yaml", "params.yaml", ".gitignore")
+        files = [_PARAMS, *([lock] if lock.exists() else []), *sorted(VERSIONS.rglob("*.json"))]
+        files += [p for name in of_all for p in sorted(CHAMPIONS.glob(f"*/{name}"))]
         files += [*pointers, *sorted(Path("data").glob("**/.gitignore"))]
         files += sorted(Path("data/gate").glob("*.json"))
         said = f"Retrain {params.project}: {', '.join(report.accepted) or 'no new data'}"
@@ -260,9 +326,14 @@ def _notify(report: Report, params: Params) -> None:
     command = params.retrain.notify
     if not command or report.nothing:
         return
-    text = json.dumps(asdict(report) | {"failing": report.failing, "text": report.markdown()})
+    content = asdict(report) | {
+        "headline": report.headline,
+        "failing": report.failing,
+        "text": report.markdown(),
+    }
+    told = json.dumps(content)
     try:
-        done = subprocess.run(command, input=text, text=True, capture_output=True, timeout=60)
+        done = subprocess.run(command, input=told, text=True, capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         _log.warning("retrain.notify: %s could not be run: %s", command[0], error)
         return
@@ -309,9 +380,7 @@ def main() -> int:
 
         report: Report
         try:
-            report = flow(
-                workers=options.workers, methods=options.methods, console=console
-            )
+            report = flow(workers=options.workers, methods=options.methods, console=console)
         except Failing as failing:
             report = failing.report
         if options.json:

@@ -455,9 +455,11 @@ def mend() -> None:
     """Clear away what DVC left half written when it was killed, and cannot read any more.
 
     `make repro` begins with it. Results and what is recorded of them stay; where dvc.lock itself
-    was cut off, it is put back as the last `tunetrail mend` found it.
+    was cut off, it is put back as the last `tunetrail mend` found it. In a fresh clone it makes the
+    links that the folders of champions need.
     """
     from tunetrail.dag import Dag, mend_lock_file, project_root
+    from tunetrail.init.champion import link_champions
 
     root = project_root(Path.cwd())
     if mend_lock_file(root):
@@ -465,6 +467,8 @@ def mend() -> None:
             "dvc.lock was cut off: put back as it last was whole; what is missing in it comes back "
             "from DVC's cache (what was there is now .tunetrail/dvc.lock.cut)"
         )
+    for link in link_champions(root):
+        typer.echo(f"linked {link.relative_to(root)}")
     Dag(root)  # does the rest whenever it is opened
 
 

@@ -16,7 +16,7 @@ import yaml
 from tunetrail.dag import CODE, PIPELINE
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import CHAMPIONS, copy_bytes, write_text
-from tunetrail.params import Params, start_of, task_of
+from tunetrail.params import Params, read_params, start_of, task_of
 from tunetrail.run import BASE, PRETRAINED, TAPT
 from tunetrail.settings import read_yaml
 
@@ -79,11 +79,34 @@ def write_champion(params: Params, path: Path, task: str, label: str) -> Path:
     written = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_text(folder / "params.yaml", _MARK + written)
     copy_bytes(root / "dvc.yaml", folder / "dvc.yaml")
-    write_text(folder / ".gitignore", (PIPELINE.parent / "gitignore").read_text(encoding="utf-8"))
-    for source in (CODE, *_sources(params, path, task).values()):
-        if not source.is_absolute():
-            _link(folder / source, root / source)
+    ignored = (PIPELINE.parent / "gitignore").read_text(encoding="utf-8")
+    links = "".join(f"/{link.as_posix()}\n" for link in _links(params, path, task))
+    write_text(
+        folder / ".gitignore", f"{ignored}\n# Links into the project: `tunetrail mend`\n{links}"
+    )
+    link_champions(root)
     return folder
+
+
+def link_champions(root: Path) -> list[Path]:
+    """Link code and data of the project into the folders of its champions, as in a fresh clone.
+
+    Args:
+        root: The project.
+
+    Returns:
+        The links that were not there, or led elsewhere.
+    """
+    made = []
+    for path in sorted((root / CHAMPIONS).glob("*/params.yaml")):
+        for link in _links(read_params(path), path, path.parent.name):
+            if _link(path.parent / link, root / link):
+                made.append(path.parent / link)
+    return made
+
+
+def _links(params: Params, path: Path, task: str) -> list[Path]:
+    return [CODE, *(s for s in _sources(params, path, task).values() if not s.is_absolute())]
 
 
 def champion_part(
@@ -125,12 +148,13 @@ def _sources(params: Params, path: Path, task: str) -> dict[str, Path]:
     }
 
 
-def _link(link: Path, target: Path) -> None:
-    """Let ``link`` lead to ``target`` by a relative path: git has it, and every clone can use it."""
+def _link(link: Path, target: Path) -> bool:
+    """Let ``link`` lead to ``target``, wherever the project is; returns whether it did not."""
     wanted = os.path.relpath(target, link.parent)
     if link.is_symlink() and os.readlink(link) == wanted:
-        return
+        return False
     link.parent.mkdir(parents=True, exist_ok=True)
     temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     temporary.symlink_to(wanted)
     os.replace(temporary, link)
+    return True

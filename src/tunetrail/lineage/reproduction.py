@@ -38,11 +38,15 @@ def commands(
     if environment["lock"]:
         what = f"the versions that ran together (Python {environment['python']})"
         found += [_command(f"pip install -r {environment['lock']['file']}", what)]
+    if place != Path():
+        found += [_command("tunetrail mend", f"the links that {place.as_posix()} needs")]
     return [
         *found,
         _command("dvc pull", "fetches data and results, where they were pushed"),
         _command(f"dvc repro {export}", "the model, and what it is made from"),
-        _command(f"dvc repro {register}", "every run that it was compared with, and the comparison"),
+        _command(
+            f"dvc repro {register}", "every run that it was compared with, and the comparison"
+        ),
         _command(f"tunetrail sync{receipt}", "registers it"),
     ]
 
