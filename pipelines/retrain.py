@@ -33,13 +33,14 @@ from pipelines.server import connect, wait_until_ready
 from tunetrail import logs
 from tunetrail.dag import Dag, project_root
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import CHAMPIONS, STATE_DIR, read_json, write_text
+from tunetrail.files import STATE_DIR, read_json, write_text
 from tunetrail.gate.words import in_words
 from tunetrail.init.champion import check_champion, write_champion
 from tunetrail.intake import Version, intake
 from tunetrail.intake.record import VERSIONS
 from tunetrail.layout import CARD, COMPARISON, REPORT
 from tunetrail.params import Params, read_params
+from tunetrail.place import CHAMPIONS
 from tunetrail.report import text
 from tunetrail.report.markdown import aligned
 
@@ -194,7 +195,8 @@ def retrain(
     params = read_params(_PARAMS)
     STATE_DIR.mkdir(exist_ok=True)
     with FileLock(STATE_DIR / "retrain.lock"):
-        report, champions = Report(params.project), {}
+        report = Report(params.project)
+        champions: dict[str, str] = {}
         if (methods or params.retrain.methods) == "champion":
             champions = _champions(params, report)
         return _steps(report, params, champions, workers, console)

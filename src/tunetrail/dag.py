@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import STATE_DIR, project_of, scratch, write_json, write_text
+from tunetrail.files import STATE_DIR, scratch, write_json, write_text
 from tunetrail.machine import require_room
+from tunetrail.place import project_of
 
 #: Where dvc.yaml finds the code that its stages depend on. In a checkout it is there; in a project
 #: made by ``tunetrail init`` it is a link to the installed package (see :func:`link_code`).

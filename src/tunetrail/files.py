@@ -18,21 +18,6 @@ from tunetrail.errors import TuneTrailError
 #: Everything TuneTrail keeps for itself in a project: downloads, checkpoints, logs, databases.
 STATE_DIR = Path(".tunetrail")
 
-#: Folder of a project in which champions are trained again, each below it in a folder of its task.
-CHAMPIONS = Path("champions")
-
-
-def project_of(folder: Path) -> Path:
-    """The project that results in ``folder`` are of: that folder, or the one whose champion it has.
-
-    Args:
-        folder: With a ``dvc.yaml``.
-    """
-    folder = folder.absolute()
-    around = folder.parent.parent
-    own = folder.parent.name != CHAMPIONS.name or not (around / "dvc.yaml").is_file()
-    return folder if own else around
-
 
 def canonical_json(value: Any) -> str:
     """One text for one value: sorted keys, no spaces, no NaN."""

@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
-from tunetrail.files import file_digest, project_of
+from tunetrail.files import file_digest
+from tunetrail.place import project_of
 
 #: Exact versions, where a project has them.
 _LOCK = Path("requirements.lock")

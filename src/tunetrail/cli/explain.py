@@ -151,8 +151,8 @@ def _reproduction(lineage: Json, here: bool) -> list[Json]:
 def _check(lineage: Json, version: Any, reproduce: list[Json], here: bool, as_json: bool) -> bool:
     """Compare every digest and say what came out; whether all is as it was."""
     from tunetrail.dag import Dag
-    from tunetrail.files import CHAMPIONS
     from tunetrail.lineage.chain import first_break, read_links
+    from tunetrail.place import CHAMPIONS
     from tunetrail.tracking.lineage import exported_files, stored_files
 
     project = Path.cwd()

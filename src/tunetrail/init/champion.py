@@ -15,8 +15,9 @@ import yaml
 
 from tunetrail.dag import CODE, PIPELINE
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import CHAMPIONS, copy_bytes, write_text
+from tunetrail.files import copy_bytes, write_text
 from tunetrail.params import Params, read_params, start_of, task_of
+from tunetrail.place import CHAMPIONS
 from tunetrail.run import BASE, PRETRAINED, TAPT
 from tunetrail.settings import read_yaml
 

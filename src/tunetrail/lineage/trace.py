@@ -10,15 +10,7 @@ from typing import Any
 import pandas as pd
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import (
-    file_digest,
-    project_of,
-    read_json,
-    replacing,
-    tree_digest,
-    write_json,
-    write_text,
-)
+from tunetrail.files import file_digest, read_json, replacing, tree_digest, write_json, write_text
 from tunetrail.layout import (
     CARD,
     CERTIFICATE,
@@ -40,6 +32,7 @@ from tunetrail.lineage.reproduction import address, commands
 from tunetrail.lineage.slices import slices
 from tunetrail.modeling.adapter import CARD as ADAPTER
 from tunetrail.modeling.base import checkpoint_folder
+from tunetrail.place import project_of
 from tunetrail.provenance import environment, git_changes, git_state
 from tunetrail.run import BASE, TAPT, PlannedRun, planned_run
 from tunetrail.task import read_task

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tunetrail.files import digest_of, file_digest, project_of
+from tunetrail.files import digest_of, file_digest
 from tunetrail.layout import DATA
+from tunetrail.place import project_of
 from tunetrail.run import representatives
 from tunetrail.tracking.parameters import parameters, share
 

@@ -11,11 +11,12 @@ from typing import Any
 import pandas as pd
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import digest_of, project_of, read_json, scratch
+from tunetrail.files import digest_of, read_json, scratch
 from tunetrail.gate.policy import Gate
 from tunetrail.gate.rows import GateSet, gate_set
 from tunetrail.gate.scoring import Opened, judge
 from tunetrail.layout import CARD, MODEL
+from tunetrail.place import project_of
 from tunetrail.sources.files import LocalFiles
 from tunetrail.tracking import registry
 from tunetrail.tracking.tags import ONNX_TAG, RUN_TAG

@@ -18,10 +18,11 @@ import pandas as pd
 from filelock import FileLock
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import STATE_DIR, digest_of, file_digest, project_of, read_json, scratch
+from tunetrail.files import STATE_DIR, digest_of, file_digest, read_json, scratch
 from tunetrail.gate.policy import Gate
 from tunetrail.layout import CERTIFICATE, DATA, HISTORY, METRICS, MODEL, PREDICTIONS, SERVING
 from tunetrail.params import Params, read_params
+from tunetrail.place import project_of
 from tunetrail.provenance import git_state, versions
 from tunetrail.run import planned_run
 from tunetrail.stages.register import FORMAT
