@@ -386,19 +386,23 @@ def seeds(params: ParamsOption = PARAMS, as_json: JsonOption = False) -> None:
 
 @app.command()
 def sync(
-    receipt: Annotated[Path, typer.Argument(help="What the register stage wrote.")] = Path(
-        "receipt.json"
-    ),
+    receipt: Annotated[
+        Path | None,
+        typer.Argument(
+            help="What a register stage wrote.",
+            show_default="receipt.json, and those of champions/",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring MLflow to what the receipt says: runs, registered winners, aliases. Repeatable.
+    """Bring MLflow to what receipts say: runs, registered winners, aliases. Repeatable.
 
     The tracking server is MLFLOW_TRACKING_URI, or a database inside the project.
     """
     from tunetrail.gate.words import in_words
-    from tunetrail.tracking.sync import bring_up_to_date
+    from tunetrail.tracking.sync import bring_all_up_to_date, bring_up_to_date
 
-    done = bring_up_to_date(receipt)
+    done = bring_all_up_to_date() if receipt is None else bring_up_to_date(receipt)
     if as_json:
         print_json(done)
         return

@@ -22,7 +22,7 @@ from tunetrail.files import STATE_DIR, digest_of, file_digest, read_json, scratc
 from tunetrail.gate.policy import Gate
 from tunetrail.layout import CERTIFICATE, DATA, HISTORY, METRICS, MODEL, PREDICTIONS, SERVING
 from tunetrail.params import Params, read_params
-from tunetrail.place import project_of
+from tunetrail.place import CHAMPIONS, project_of
 from tunetrail.provenance import git_state, versions
 from tunetrail.run import planned_run
 from tunetrail.stages.register import FORMAT
@@ -64,14 +64,35 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
     # A champion's folder has results, and the database is the project's.
     with contextlib.chdir(project_of(Path.cwd())):
         STATE_DIR.mkdir(exist_ok=True)
-        return _bring_all(root, wanted)
+        return _bring_receipt(root, wanted)
 
 
-def _bring_all(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def bring_all_up_to_date() -> dict[str, Any]:
+    """The same for every receipt of the project here: the comparison's, then those of champions.
+
+    Returns:
+        As :func:`bring_up_to_date`, all together.
+
+    Raises:
+        TuneTrailError: As there, or there is no receipt.
+    """
+    comparison = Path("receipt.json")
+    receipts = sorted(CHAMPIONS.glob(f"*/{comparison}"))
+    if comparison.exists() or not receipts:
+        receipts = [comparison, *receipts]
+    done = bring_up_to_date(receipts[0])
+    for receipt in receipts[1:]:
+        more = bring_up_to_date(receipt)
+        done |= {key: done[key] + more[key] for key in done if key != "experiment"}
+    return done
+
+
+def _bring_receipt(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     # Two at a time would both create what is missing. Every run ends with this, and entering
     # scratch() clears away what killed ones left, also where they left nothing to do.
     with FileLock(STATE_DIR / "sync.lock"), scratch(), quiet():
         client, experiment = _connect(wanted["project"])
+        whole = project_of(root) == root
         present = _present_runs(client, experiment)
         done: dict[str, Any] = {
             "experiment": wanted["project"],
@@ -100,7 +121,8 @@ def _bring_all(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
             if found is not None:
                 runs[entry["run"]] = found.info.run_id
                 _bring_verdict(client, found, verdict, difference)
-                if found.data.tags.get(trials.PARENT_TAG) != above:
+                # A whole comparison's runs stay below it, also where a champion has them as well.
+                if whole and found.data.tags.get(trials.PARENT_TAG) != above:
                     client.set_tag(found.info.run_id, trials.PARENT_TAG, above)
                 if found.info.status != "FINISHED":  # killed while it added a model to the run
                     client.set_terminated(found.info.run_id)
