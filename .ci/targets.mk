@@ -27,11 +27,14 @@ pull-results: $(READY) # what dvc.lock names, if it is committed: only what is s
 push-results: $(READY)
 	@$(BIN)/dvc push --run-cache
 
-retrained: $(READY) # build/changes.md: results against those of HEAD, if any were committed
+retrained: $(READY) # build/changes.md: what was done, and scores against those of HEAD, if committed
+	@mkdir -p build && : > build/changes.md
 	@if git cat-file -e HEAD:dvc.lock 2> /dev/null; then $(MAKE) --no-print-directory changes \
-	  BEFORE=HEAD AFTER=.; else mkdir -p build && cp comparison/table.md build/changes.md; fi
+	  BEFORE=HEAD AFTER=.; elif [ -e comparison/table.md ]; then cp comparison/table.md build/changes.md; fi
+	@{ cat .tunetrail/retrain.md && echo && cat build/changes.md; } > build/retrained.md
+	@mv build/retrained.md build/changes.md
 
-propose: # dvc.lock, params.yaml and versions of the data as a branch and a pull request
+propose: # locks, params.yaml and versions of the data as a branch and a pull request
 	@$(CI_DIR)propose
 
 check-tag: # TAG is the version of pyproject.toml, and CHANGELOG.md has a section on it

@@ -41,6 +41,7 @@ from tunetrail.estimate import Estimator, known_durations, remember
 from tunetrail.files import STATE_DIR, read_json
 from tunetrail.gate.words import in_words
 from tunetrail.layout import REPORT
+from tunetrail.lineage.reproduction import address
 from tunetrail.machine import from_machine, machine_errors
 from tunetrail.params import Params, check_sources, read_params
 from tunetrail.report import text
@@ -115,9 +116,9 @@ def _stop(number: int, _: Any) -> None:
 
 
 def run_stale(
-    dag: Dag, stale: dict[str, list[str]], project: str, width: int, display: Display
+    dag: Dag, stale: dict[str, list[str]], project: str, width: int, display: Display, whole: bool
 ) -> Outcome:
-    """Run the Prefect flow over the stale cells.
+    """Run the Prefect flow over the stale cells; one that is whole shows the comparison.
 
     Raises:
         TuneTrailError: Prefect's API stopped answering before all was done.
@@ -224,7 +225,9 @@ def run_stale(
                         settle(*event)
         if outcome.failed:
             raise RunsFailed("; ".join(f"{n}: {why}" for n, why in outcome.failed.items()))
-        create_table_artifact(key="comparison", table=_rows(), description=f"Scores of {project}")
+        if whole:
+            scores = f"Scores of {project}"
+            create_table_artifact(key="comparison", table=_rows(), description=scores)
 
     wait_until_ready()
     try:
@@ -337,47 +340,105 @@ def run_project(workers: int, console: Console) -> dict[str, Any]:
     path = Path("params.yaml")
     params = read_params(path)
     check_sources(params, path)
+    with _alone(root):
+        outcome = _execute(params, workers, console)
+        while not outcome.failed and (added := give_more_seeds(path, _COMPARISON)):
+            pairs = text.plural(len(added), "run")
+            console.print(f"Some verdicts are open: {pairs} with further seeds")
+            outcome.follow(_execute(read_params(path), workers, console))
+        result = _outcome(outcome, params, console)
+        if outcome.failed:
+            _compare_finished(outcome, params, console)
+        else:
+            result |= _finish(console, params)
+    return _timed(result, started, console)
+
+
+def run_champion(folder: Path, workers: int, console: Console) -> dict[str, Any]:
+    """Execute what is stale in the folder of a champion, and bring MLflow up to date.
+
+    Args:
+        folder: What :func:`tunetrail.init.champion.write_champion` wrote in the project here.
+        workers: As of :func:`run_project`.
+        console: Where everything is shown.
+
+    Returns:
+        As :func:`run_project`; stages have the names that DVC knows them by in the project.
+
+    Raises:
+        TuneTrailError: Bad input, or another run is under way.
+        Stopped: A signal ended it.
+    """
+    started = time.monotonic()
+    root = project_root(Path.cwd())
+    with _alone(root):
+        with contextlib.chdir(folder):
+            params = read_params(Path("params.yaml"))
+            STATE_DIR.mkdir(exist_ok=True)
+            outcome = _execute(params, workers, console, whole=False)
+            result = _outcome(outcome, params, console)
+        if not outcome.failed:
+            result |= _sync(folder / _RECEIPT)
+            _show_decisions(result, console)
+    place = folder.relative_to(root)
+    result["executed"] = [address(place, name) for name in outcome.executed]
+    result["failed"] = {address(place, name): why for name, why in outcome.failed.items()}
+    return _timed(result, started, console)
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Let no other run begin in the project meanwhile.
+
+    Raises:
+        TuneTrailError: One is under way.
+    """
+    STATE_DIR.mkdir(exist_ok=True)
+    configure_prefect()
+    try:
+        with FileLock(STATE_DIR / "run.lock", timeout=0):
+            yield
+    except Timeout:
+        raise TuneTrailError(
+            f"another run is under way in '{root}'", "wait for it, or stop it"
+        ) from None
+
+
+def _outcome(outcome: Outcome, params: Params, console: Console) -> dict[str, Any]:
+    """What was done, for JSON; failures are shown and written down."""
+    for damaged in outcome.damaged:
+        console.print(f"The copy of {damaged} in DVC's cache was damaged: made again.")
+    if outcome.failed:
+        _show_failures(outcome, console)
+        page = write_failures(STATE_DIR, params.project, outcome.failed, outcome.blocked)
+        console.print(f"Failures    {page.absolute()}")
+    else:
+        clear_failures(STATE_DIR)
+    return asdict(outcome)
+
+
+def _timed(result: dict[str, Any], started: float, console: Console) -> dict[str, Any]:
+    seconds = round(time.monotonic() - started, 1)
+    console.print(f"{len(result['executed'])} stages executed in {seconds:.0f} s")
+    return result | {"seconds": seconds}
+
+
+def _execute(params: Params, workers: int, console: Console, whole: bool = True) -> Outcome:
+    """Execute what is stale of the graph in the folder here."""
     width = workers or max(1, (os.cpu_count() or 1) // params.numerics.threads)
     timed = [budget.minutes for budget in params.budgets.values()]
     timed += [how.budget.minutes for how in params.pretraining.objectives().values()]
     if any(minutes is not None for minutes in timed):
         width = 1  # a neighbour would take its share of the minutes
-    STATE_DIR.mkdir(exist_ok=True)
-    configure_prefect()
-    try:
-        with FileLock(STATE_DIR / "run.lock", timeout=0):
-            outcome = _execute(root, params, width, console)
-            while not outcome.failed and (added := give_more_seeds(path, _COMPARISON)):
-                pairs = text.plural(len(added), "run")
-                console.print(f"Some verdicts are open: {pairs} with further seeds")
-                outcome.follow(_execute(root, read_params(path), width, console))
-            result: dict[str, Any] = asdict(outcome)
-            for damaged in outcome.damaged:
-                console.print(f"The copy of {damaged} in DVC's cache was damaged: made again.")
-            if outcome.failed:
-                _show_failures(outcome, console)
-                page = write_failures(STATE_DIR, params.project, outcome.failed, outcome.blocked)
-                console.print(f"Failures    {page.absolute()}")
-                _compare_finished(outcome, params, console)
-            else:
-                clear_failures(STATE_DIR)
-                result |= _finish(console, params)
-    except Timeout:
-        raise TuneTrailError(
-            f"another run is under way in '{root}'", "wait for it, or stop it"
-        ) from None
-    result["seconds"] = round(time.monotonic() - started, 1)
-    console.print(f"{len(outcome.executed)} stages executed in {result['seconds']:.0f} s")
-    return result
-
-
-def _execute(root: Path, params: Params, width: int, console: Console) -> Outcome:
+    root = Path.cwd()
     dag = Dag(root)
     with dag.claimed():
-        return _execute_stale(dag, root, params, width, console)
+        return _execute_stale(dag, root, params, width, console, whole)
 
 
-def _execute_stale(dag: Dag, root: Path, params: Params, width: int, console: Console) -> Outcome:
+def _execute_stale(
+    dag: Dag, root: Path, params: Params, width: int, console: Console, whole: bool
+) -> Outcome:
     stale = stale_cells(dag)
     if not stale:
         console.print("Everything is up to date.")
@@ -392,7 +453,7 @@ def _execute_stale(dag: Dag, root: Path, params: Params, width: int, console: Co
     estimator = Estimator(known_durations(root, params))
     with Display(console, [dag.cells[name] for name in stale], estimator, width) as display:
         try:
-            return run_stale(dag, stale, params.project, width, display)
+            return run_stale(dag, stale, params.project, width, display, whole)
         finally:
             with contextlib.suppress(OSError):  # a full disk: it is only for the time left
                 remember(root, display.seconds)
@@ -401,9 +462,8 @@ def _execute_stale(dag: Dag, root: Path, params: Params, width: int, console: Co
 def _finish(console: Console, params: Params) -> dict[str, Any]:
     """Bring MLflow up to date and say where everything is."""
     from tunetrail.tracking.connection import tracking_uri
-    from tunetrail.tracking.sync import bring_up_to_date
 
-    done = bring_up_to_date(_RECEIPT)
+    done = _sync(_RECEIPT)
     show_results(console, read_json(_COMPARISON / "comparison.json"))
     programs = Path(sys.executable).parent
     if programs.is_relative_to(Path.cwd()):
@@ -423,12 +483,23 @@ def _finish(console: Console, params: Params) -> dict[str, Any]:
         f"  open it   {mlflow} ui --backend-store-uri {shlex.quote(tracking_uri())}\n"
         f"Prefect     {prefect}{server} server start"
     )
+    _show_decisions(done, console)
+    return done
+
+
+def _sync(receipt: Path) -> dict[str, Any]:
+    from tunetrail.tracking.sync import bring_up_to_date
+
+    return bring_up_to_date(receipt)
+
+
+def _show_decisions(done: dict[str, Any], console: Console) -> None:
+    """What was not registered, and what the gate decided."""
     for refused in done["refused"]:
         why = f"NOT registered: {refused['name']}: {refused['reason']}"
         console.print(text.wrapped(why, console.width, "  "), style="red")
     for decision in done["decisions"]:
         console.print(text.wrapped(f"Gate        {in_words(decision)}", console.width, " " * 12))
-    return done
 
 
 def _compare_finished(outcome: Outcome, params: Params, console: Console) -> None:

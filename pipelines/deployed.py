@@ -11,13 +11,19 @@ from pipelines import retrain as retraining
 
 
 @flow(name="retrain", flow_run_name="retrain", persist_result=False)
-def retrain(folder: str = ".", workers: int = 0, console: Any = None) -> retraining.Report:
-    """Take in new data, train what follows from it, promote, and keep the results.
+def retrain(
+    folder: str = ".",
+    workers: int = 0,
+    methods: retraining.Methods | None = None,
+    console: Any = None,
+) -> retraining.Report:
+    """Take in new data, train with it, promote what passes the gate, and keep the results.
 
     Args:
         folder: The project.
         workers: Stages side by side; 0: as many as the cores allow.
+        methods: ``champion`` (of each task) or ``all``; None: as params.yaml says.
         console: For the command line.
     """
     os.chdir(folder)
-    return retraining.retrain(workers, console)
+    return retraining.retrain(workers, methods, console)

@@ -1,8 +1,9 @@
 """Retraining: new data in, what follows from it, and the gate.
 
-New rows become a dataset version, if its gate lets them pass; what they make stale is executed; the
-new winner replaces the champion if it passes the gate between them; results are pushed and
-committed as `retrain` in params.yaml says, and a report goes to Prefect and to a command.
+New rows become a dataset version, if its gate lets them pass; the champion's method of each task,
+or the whole comparison, is trained with them; the new model replaces the champion if it passes the
+gate between them; results are pushed and committed as `retrain` in params.yaml says, and a report
+goes to Prefect and to a command.
 """
 
 from __future__ import annotations
@@ -20,27 +21,40 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from filelock import FileLock
 from rich.console import Console
 
-from pipelines.compare import guarded, run_project
+from pipelines.compare import guarded, run_champion, run_project
 from pipelines.environment import configure_prefect
 from pipelines.keep import commit, push
 from pipelines.server import connect, wait_until_ready
 from tunetrail import logs
-from tunetrail.dag import project_root
+from tunetrail.dag import Dag, project_root
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import STATE_DIR
+from tunetrail.files import STATE_DIR, read_json, write_text
 from tunetrail.gate.words import in_words
+from tunetrail.init.champion import check_champion, write_champion
 from tunetrail.intake import Version, intake
 from tunetrail.intake.record import VERSIONS
+from tunetrail.layout import CARD, COMPARISON, REPORT
 from tunetrail.params import Params, read_params
+from tunetrail.place import CHAMPIONS
+from tunetrail.report import text
+from tunetrail.report.markdown import aligned
 
 _log = logging.getLogger("pipelines.retrain")
 
 _INCOMING = Path("data/incoming")
+_COMPARISON = Path("comparison")
+_PARAMS = Path("params.yaml")
+
+#: The last report, in the project's own state.
+REPORT_FILE = "retrain.md"
+
+#: What is trained: the champion's method of each task, or the whole comparison.
+Methods = Literal["champion", "all"]
 
 
 @dataclass
@@ -51,21 +65,27 @@ class Report:
         project: Its name.
         accepted: Dataset versions that were taken in, as ``TASK NUMBER``.
         rejected: The same of those that the data's gate turned away → reasons.
+        champions: Task → method of its champion, where that was trained and nothing else.
         executed: Stages whose command ran.
         failed: Stage → reason.
+        refused: Models that were not registered → reason.
         decisions: Of the gate between champion and challenger.
         commit: What the branch got, if anything.
         pushed: Whether DVC's remote was brought up to date.
+        notes: What to bear in mind.
     """
 
     project: str
     accepted: list[str] = field(default_factory=list)
     rejected: dict[str, list[str]] = field(default_factory=dict)
+    champions: dict[str, str] = field(default_factory=dict)
     executed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     decisions: list[dict[str, Any]] = field(default_factory=list)
     commit: str | None = None
     pushed: bool = False
+    notes: list[str] = field(default_factory=list)
 
     @property
     def nothing(self) -> bool:
@@ -77,24 +97,68 @@ class Report:
         """Why it counts as failed; empty where it does not."""
         if self.rejected:
             return f"data was rejected, so nothing was trained: {'; '.join(self.rejected)}"
-        return f"{len(self.failed)} stages failed" if self.failed else ""
+        if self.failed:
+            return f"{text.plural(len(self.failed), 'stage')} failed: {', '.join(self.failed)}"
+        return ""
+
+    @property
+    def headline(self) -> str:
+        """The outcome in one line, as a person wants it in the subject of a mail."""
+        if self.failing:
+            return f"{self.project}: {self.failing}. The champion stays as it is."
+        if self.nothing:
+            return f"{self.project}: nothing is new."
+        promoted = [d["task"] for d in self.decisions if d["passed"]]
+        kept = [d["task"] for d in self.decisions if not d["passed"]]
+        said = [f"new champion of {', '.join(promoted)}"] if promoted else []
+        said += [f"the champion of {', '.join(kept)} stays"] if kept else []
+        said += [f"not registered: {', '.join(self.refused)}"] if self.refused else []
+        return f"{self.project}: {'; '.join(said) or 'retrained, nothing for the gate to decide'}."
 
     def markdown(self) -> str:
-        """The report for a person."""
-        if self.nothing:
-            return f"# {self.project}\n\nNothing is new.\n"
-        lines = [f"# {self.project}", ""]
-        lines += [f"- Taken in: data version {name}" for name in self.accepted]
+        """The report for a person: the outcome first, then the gate in a table, then the rest."""
+        outcome = self.headline.partition(": ")[2]
+        parts = [f"# {self.project}", outcome[:1].upper() + outcome[1:]]
+        if self.decisions:
+            parts += [self._gate(), *(in_words(decision) + "." for decision in self.decisions)]
+        lines = [f"- Taken in: data version {name}" for name in self.accepted]
         for name, reasons in self.rejected.items():
-            lines.append(f"- **Rejected**: data of {name}. The champion stays as it is.")
+            lines.append(f"- **Rejected**: data of {name}")
             lines += [f"  - {reason}" for reason in reasons]
+        if self.champions:
+            of = ", ".join(f"{label} on {task}" for task, label in self.champions.items())
+            lines.append(
+                f"- Trained again: the champion's method alone ({of}). {_COMPARISON / REPORT} is "
+                "of older data; `make run`, or `--methods all`, brings it up to date"
+            )
         if self.executed:
-            lines.append(f"- {len(self.executed)} stages executed")
+            lines.append(f"- {text.plural(len(self.executed), 'stage')} executed")
         lines += [f"- **Failed**: {name}: {reason}" for name, reason in self.failed.items()]
-        lines += [f"- {in_words(decision)}" for decision in self.decisions]
+        lines += [f"- **Not registered**: {name}: {why}" for name, why in self.refused.items()]
         lines += ["- Pushed to DVC's remote"] if self.pushed else []
         lines += [f"- Committed as {self.commit}"] if self.commit else []
-        return "\n".join(lines) + "\n"
+        lines += [f"- Note: {note}" for note in self.notes]
+        return "\n\n".join([*parts, *(["\n".join(lines)] if lines else [])]) + "\n"
+
+    def _gate(self) -> str:
+        """The decisions as a table."""
+        header = ["task", "metric", "champion", "challenger", "difference at least", "outcome"]
+        rows = [
+            [
+                found["task"],
+                found["metric"],
+                f"version {found['champion']}: {_score(found, 'champion')}",
+                f"version {found['challenger']}: {_score(found, 'challenger')}",
+                f"{found['low']:+.3f} (margin {found['margin']:g})",
+                "promoted" if found["passed"] else "refused",
+            ]
+            for found in self.decisions
+        ]
+        return aligned(header, rows)
+
+
+def _score(decision: dict[str, Any], role: str) -> str:
+    return text.score(decision["scores"][role][decision["metric"]])
 
 
 class Failing(RuntimeError):
@@ -109,11 +173,14 @@ class Failing(RuntimeError):
         self.report = report
 
 
-def retrain(workers: int = 0, console: Console | None = None) -> Report:
+def retrain(
+    workers: int = 0, methods: Methods | None = None, console: Console | None = None
+) -> Report:
     """Retrain the project here. A second one in the same project waits for the first.
 
     Args:
         workers: Stages side by side; 0: as many as the cores allow.
+        methods: What is trained; None: as ``retrain.methods`` says.
         console: Where it is shown what is done; default: standard error.
 
     Returns:
@@ -125,13 +192,44 @@ def retrain(workers: int = 0, console: Console | None = None) -> Report:
     """
     os.chdir(project_root(Path.cwd()))
     console = console or Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    params = read_params(Path("params.yaml"))
+    params = read_params(_PARAMS)
     STATE_DIR.mkdir(exist_ok=True)
     with FileLock(STATE_DIR / "retrain.lock"):
-        return _steps(params, workers, console)
+        report = Report(params.project)
+        champions: dict[str, str] = {}
+        if (methods or params.retrain.methods) == "champion":
+            champions = _champions(params, report)
+        return _steps(report, params, champions, workers, console)
 
 
-def _steps(params: Params, workers: int, console: Console) -> Report:
+def _champions(params: Params, report: Report) -> dict[str, str]:
+    """Task → method of its champion; nothing unless every task has one: then all is trained.
+
+    Raises:
+        TuneTrailError: The registry does not answer, or a method cannot be trained by itself.
+    """
+    from tunetrail.tracking.sync import champions
+
+    found = champions(params)
+    if without := [task for task in params.tasks if task not in found]:
+        where = (
+            "the registry"
+            if os.environ.get("MLFLOW_TRACKING_URI")
+            else "MLflow's database in this folder (MLFLOW_TRACKING_URI is not set)"
+        )
+        report.notes.append(
+            f"{where} had no champion of {', '.join(without)}: the whole comparison was trained, "
+            "and its winner is the champion without having passed a gate"
+        )
+        return {}
+    for task, label in found.items():
+        check_champion(params, _PARAMS, task, label)
+    return found
+
+
+def _steps(
+    report: Report, params: Params, champions: dict[str, str], workers: int, console: Console
+) -> Report:
     """Each part is a task of Prefect's: it shows where a retraining is, and where it ended."""
     from prefect import task
     from prefect.artifacts import create_markdown_artifact
@@ -139,7 +237,6 @@ def _steps(params: Params, workers: int, console: Console) -> Report:
 
     # DVC is the one cache: Prefect keeps states, not results.
     options: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
-    report = Report(params.project)
 
     @task(name="intake", task_run_name="intake-{name}", **options)
     def take_in(name: str) -> None:
@@ -153,9 +250,17 @@ def _steps(params: Params, workers: int, console: Console) -> Report:
 
     @task(name="run", **options)
     def run() -> None:
-        done = run_project(workers, console)
-        report.executed, report.failed = done["executed"], done["failed"]
-        report.decisions = done.get("decisions", [])
+        if not champions:
+            _add(report, run_project(workers, console))
+            return
+        whole = Dag(Path.cwd())
+        for name, label in champions.items():
+            if not _compared(whole, name):
+                folder = write_champion(params, _PARAMS, name, label)
+                done = run_champion(folder, workers, console)
+                if done["executed"] or done["failed"]:
+                    report.champions[name] = label
+                _add(report, done)
 
     @task(name="keep", **options)
     def keep() -> None:
@@ -168,7 +273,8 @@ def _steps(params: Params, workers: int, console: Console) -> Report:
         run()
     if not report.failing:
         keep()
-    create_markdown_artifact(key="retrain", markdown=report.markdown())
+    write_text(STATE_DIR / REPORT_FILE, report.markdown())
+    create_markdown_artifact(key="retrain", markdown=report.markdown(), description=report.headline)
     _notify(report, params)
     if report.failing:
         raise Failing(report)
@@ -183,15 +289,33 @@ def _note(report: Report, version: Version) -> None:
         report.rejected[name] = list(version.reasons)
 
 
+def _compared(whole: Dag, task: str) -> bool:
+    """Whether the last whole comparison is of the task's data as it is now."""
+    compared, card = _COMPARISON / COMPARISON, Path("data/canonical") / task / CARD
+    if whole.changes(f"ingest@{task}") or not (compared.exists() and card.exists()):
+        return False
+    of = read_json(compared)["tasks"].get(task)
+    return of is not None and of["data"]["digest"] == read_json(card)["digest"]
+
+
+def _add(report: Report, done: dict[str, Any]) -> None:
+    report.executed += done["executed"]
+    report.failed |= done["failed"]
+    report.refused |= {model["name"]: model["reason"] for model in done.get("refused", [])}
+    report.decisions += done.get("decisions", [])
+
+
 def _keep(report: Report, params: Params) -> None:
     """Push and commit, as the parameters say."""
-    root, wanted = Path.cwd(), params.retrain
+    root, wanted, lock = Path.cwd(), params.retrain, Path("dvc.lock")
     if wanted.push:
         push(root)
         report.pushed = True
     if wanted.branch:
         pointers = sorted(Path("data").glob("**/*.dvc"))
-        files = [Path("dvc.lock"), Path("params.yaml"), *sorted(VERSIONS.rglob("*.json"))]
+        of_all = ("dvc.lock", "dvc.yaml", "params.yaml", ".gitignore")
+        files = [_PARAMS, *([lock] if lock.exists() else []), *sorted(VERSIONS.rglob("*.json"))]
+        files += [p for name in of_all for p in sorted(CHAMPIONS.glob(f"*/{name}"))]
         files += [*pointers, *sorted(Path("data").glob("**/.gitignore"))]
         files += sorted(Path("data/gate").glob("*.json"))
         said = f"Retrain {params.project}: {', '.join(report.accepted) or 'no new data'}"
@@ -204,9 +328,14 @@ def _notify(report: Report, params: Params) -> None:
     command = params.retrain.notify
     if not command or report.nothing:
         return
-    text = json.dumps(asdict(report) | {"failing": report.failing, "text": report.markdown()})
+    content = asdict(report) | {
+        "headline": report.headline,
+        "failing": report.failing,
+        "text": report.markdown(),
+    }
+    told = json.dumps(content)
     try:
-        done = subprocess.run(command, input=text, text=True, capture_output=True, timeout=60)
+        done = subprocess.run(command, input=told, text=True, capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         _log.warning("retrain.notify: %s could not be run: %s", command[0], error)
         return
@@ -218,12 +347,18 @@ def main() -> int:
     """Command line of the flow; the exit code is 1 if data was rejected or something failed."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.retrain",
-        description="Take in what lies in data/incoming/TASK/, run what follows from it, promote "
-        "the winner if it passes the gate, and keep the results.",
-        epilog="example: python -m pipelines.retrain --workers 4",
+        description="Take in what lies in data/incoming/TASK/, train with it, promote what passes "
+        "the gate, and keep the results.",
+        epilog="example: python -m pipelines.retrain --methods all --workers 4",
     )
     parser.add_argument(
         "--workers", type=int, default=0, help="stages side by side (default: cores / threads)"
+    )
+    parser.add_argument(
+        "--methods",
+        choices=get_args(Methods),
+        help="the champion's method of each task, or the whole comparison (default: "
+        "retrain.methods of params.yaml)",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the report as JSON on standard output"
@@ -247,7 +382,7 @@ def main() -> int:
 
         report: Report
         try:
-            report = flow(workers=options.workers, console=console)
+            report = flow(workers=options.workers, methods=options.methods, console=console)
         except Failing as failing:
             report = failing.report
         if options.json:

@@ -19,7 +19,12 @@ import yaml
 from tests.conftest import ROOT, SHARED_DATA, Project
 from tunetrail.cli import main
 from tunetrail.dag import PIPELINE
+from tunetrail.init.project import write_project
+from tunetrail.init.proposal import propose
+from tunetrail.init.reading import read_table
+from tunetrail.init.roles import assign
 from tunetrail.params import read_params, task_of
+from tunetrail.splits import GATE, assign_sets
 
 QUEUES = ("billing", "bug", "other")
 
@@ -335,6 +340,41 @@ def test_a_column_of_single_values_is_no_class_even_if_named(
     tickets().to_csv(path, index=False)
     shown = refused(capsys, tmp_path, path, "--label", "ticket_id")
     assert "column 'ticket_id' has 60 different values in 60 rows: too many" in shown
+
+
+@pytest.mark.parametrize(
+    ("rows", "share", "kept"),
+    [(4999, 0.0, 0), (5000, 0.2, 1000), (20_000, 0.15, 3000)],
+)
+def test_a_gate_is_proposed_where_its_rows_can_decide(
+    rows: int, share: float, kept: int, tmp_path: Path
+) -> None:
+    path, root = tmp_path / "data.csv", tmp_path / "project"
+    tickets(rows).to_csv(path, index=False)
+    table = read_table(path, None, None, None)
+    proposal = propose(table, assign(table.rows, {}), None)
+    assert (proposal.gate, proposal.gate_rows) == (share, kept)
+    write_project(root, proposal)
+    text = (root / "params.yaml").read_text()
+    assert ("retrained model replaces the one that serves" in text) == (share > 0)
+    task = task_of(read_params(root / "params.yaml"), "data", root / "params.yaml")
+    assert task.split.gate == share
+    frame = pd.DataFrame({"split": None, "group": [f"T{n}" for n in range(rows)]}, dtype=object)
+    drawn = assign_sets(frame, task).value_counts()
+    assert drawn.get(GATE, 0) == pytest.approx(kept, rel=0.1)
+    assert proposal.limits["train"] < drawn["train"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"), [(60, "gate     none: 1,000 rows"), (5000, "gate     20%")]
+)
+def test_the_gate_is_shown_with_its_reason(
+    rows: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "data.csv"
+    tickets(rows).to_csv(path, index=False)
+    assert run("init", str(tmp_path / "project"), "--data", str(path)) == 0
+    assert said in capsys.readouterr().out
 
 
 def test_small_data_has_no_limits(made: Any) -> None:

@@ -14,6 +14,7 @@ from tunetrail.cli import execute, main
 from tunetrail.dag import Dag
 from tunetrail.files import write_json
 from tunetrail.report import text
+from tunetrail.stages.recommend import all_pairs
 from tunetrail.verdicts.costs import known_pairs
 from tunetrail.verdicts.recommend import Pair, Recommendation, recommend
 
@@ -183,8 +184,23 @@ def test_results_of_another_version_are_named(
     write_json(file, known)
     assert main(["recommend", "movie"]) == 2
     error = capsys.readouterr().err
-    assert "of another version of TuneTrail: 'pretrain_seconds' is missing" in error
+    assert "movie/lora.json' is of another version of TuneTrail: 'pretrain_seconds' is" in error
     assert "`tunetrail run`" in error
+    comparison = folder / "comparison" / "comparison.json"
+    content = json.loads(comparison.read_text())
+    del content["tasks"]["movie"]["pairs"][0]["needs"]
+    write_json(comparison, content)
+    assert main(["pairs", "movie"]) == 2
+    error = capsys.readouterr().err
+    assert "comparison.json' is of another version of TuneTrail: 'needs' is missing" in error
+
+
+def test_a_defect_is_not_taken_for_another_version(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "every_pair", lambda *_: {}["a defect"])
+    with pytest.raises(KeyError, match="a defect"):
+        all_pairs(folder / "comparison", "movie")
 
 
 def test_in_words_for_every_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,10 +112,23 @@ def test_no_trigger_gives_foreign_code_a_token_that_writes() -> None:
             assert checkout["with"]["ref"] == "${{ github.event.pull_request.base.sha }}"
 
 
-def test_secrets_are_in_no_workflow_of_pull_requests_and_in_one_step_at_all() -> None:
-    ran = [(name, step["run"]) for name, _, step in steps() if "secrets." in str(step)]
-    assert ran == [("retrain.yml", "make remote")]
+def test_secrets_are_in_no_workflow_of_pull_requests_and_each_in_one_step() -> None:
+    seen = {
+        secret: [
+            (name, step["run"]) for name, _, step in steps() if f"secrets.{secret} " in str(step)
+        ]
+        for secret in re.findall(r"secrets\.(\w+)", str(WORKFLOWS))
+    }
+    assert seen == {
+        "DVC_SSH_KEY": [("retrain.yml", "make remote")],
+        "MLFLOW_TRACKING_PASSWORD": [("retrain.yml", "make retrain")],
+    }
     assert "pull_request" not in triggers("retrain.yml")
+
+
+def test_a_retraining_in_ci_asks_the_registry_that_is_configured() -> None:
+    (step,) = (s for s in job("retrain.yml", "retrain")["steps"] if s.get("run") == "make retrain")
+    assert step["env"]["MLFLOW_TRACKING_URI"] == "${{ vars.MLFLOW_TRACKING_URI }}"
 
 
 def test_checkouts_leave_no_token_behind() -> None:
@@ -339,6 +352,30 @@ def test_retrained_results_become_one_branch_and_one_pull_request(clone: Path) -
     done = make(clone, "propose")
     assert (done.returncode, calls(clone)) == (0, [])
     assert "Nothing changed" in done.stdout
+
+
+def test_a_champion_that_was_trained_alone_is_proposed_without_its_results(clone: Path) -> None:
+    folder = clone / "champions" / "own"
+    (folder / "runs").mkdir(parents=True)
+    for name in ("dvc.lock", "dvc.yaml", "params.yaml", "runs/model"):
+        (folder / name).write_text(f"{name}\n")
+    (folder / ".gitignore").write_text("/runs/\n")
+    done = make(clone, "propose")  # dvc.lock of the whole comparison was never committed
+    assert done.returncode == 0, done.stderr
+    changed = git(clone, "diff", "--name-only", "origin/main", "origin/retrained").split()
+    names = (".gitignore", "dvc.lock", "dvc.yaml", "params.yaml")
+    assert changed == [f"champions/own/{name}" for name in names]
+
+
+def test_what_is_proposed_begins_with_the_report_of_the_retraining(clone: Path) -> None:
+    (clone / ".tunetrail").mkdir()
+    (clone / ".tunetrail" / "retrain.md").write_text("# movie\n\nNew champion of movie.\n")
+    (clone / "comparison").mkdir()
+    (clone / "comparison" / "table.md").write_text("| method |\n")
+    done = make(clone, "retrained")
+    assert done.returncode == 0, done.stderr
+    text = (clone / "build" / "changes.md").read_text()
+    assert text == "# movie\n\nNew champion of movie.\n\n| method |\n"
 
 
 def test_a_comment_is_the_one_that_was_there(clone: Path) -> None:

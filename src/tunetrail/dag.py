@@ -23,6 +23,7 @@ from typing import Any
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, scratch, write_json, write_text
 from tunetrail.machine import require_room
+from tunetrail.place import project_of
 
 #: Where dvc.yaml finds the code that its stages depend on. In a checkout it is there; in a project
 #: made by ``tunetrail init`` it is a link to the installed package (see :func:`link_code`).
@@ -69,7 +70,10 @@ class Cell:
 
 
 class Dag:
-    """The graph of the DVC project in ``root``.
+    """The graph of the DVC project in ``root``, or of what trains a champion again there.
+
+    The folders of champions have graphs of their own, and are no part of the project's. Paths are
+    relative to the folder that DVC works in, which is the project.
 
     Attributes:
         cells: Name → cell, upstream cells first.
@@ -82,7 +86,7 @@ class Dag:
     def __init__(self, root: Path) -> None:
         from dvc.exceptions import DvcException
 
-        link_code(root)
+        link_code(project_of(root))
         self._root = root
         self._repo = open_repo(root)
         try:
@@ -98,10 +102,14 @@ class Dag:
         self.discarded: list[str] = []
         # DVC's edges point from a stage to what it depends on. Beyond that, dvc.yaml's own order.
         place = {stage.addressing: i for i, stage in enumerate(self._repo.index.stages)}
+        champion = project_of(root) != root.absolute()
         for stage in networkx.lexicographical_topological_sort(
             graph.reverse(copy=False), key=lambda s: place[s.addressing]
         ):
             if stage.is_data_source:  # of `dvc add`: a file that is given, which nothing executes
+                continue
+            folder = Path(stage.path).parent.resolve()
+            if folder != root.resolve() and (champion or project_of(folder) != folder):
                 continue
             name = stage.addressing
             self._stages[name] = stage
@@ -577,14 +585,14 @@ def check_pipeline(root: Path) -> None:
 
 
 def project_root(start: Path) -> Path:
-    """The folder of the project that ``start`` is in.
+    """The folder of the project that ``start`` is in; that of a champion is a part of it.
 
     Raises:
         TuneTrailError: There is no ``dvc.yaml`` here or above.
     """
     for folder in (start, *start.parents):
         if (folder / "dvc.yaml").is_file():
-            return folder
+            return project_of(folder)
     raise TuneTrailError(
         f"'{start}' is not inside a TuneTrail project (no dvc.yaml here or above)",
         "change into the project's folder",

@@ -65,8 +65,12 @@ class Limits(Settings):
 
 
 class Retrain(Settings):
-    """What follows from new data, beside a run of the comparison (``make retrain``)."""
+    """What follows from new data (``make retrain``)."""
 
+    methods: Literal["champion", "all"] = Field(
+        default="champion",
+        description="train the champion's method of each task again, or the whole comparison",
+    )
     push: bool = Field(
         default=False, description="send data, results and run cache to DVC's remote"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tunetrail.files import file_digest
+from tunetrail.place import project_of
 
 #: Exact versions, where a project has them.
 _LOCK = Path("requirements.lock")
@@ -52,12 +53,13 @@ def environment() -> dict[str, Any]:
 
     ``lock`` has name and sha256 of the project's ``requirements.lock``; None without one.
     """
+    lock = project_of(Path.cwd()) / _LOCK
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions(),
         "packages": dict(sorted((_normal(d.name), d.version) for d in distributions())),
-        "lock": {"file": _LOCK.name, "sha256": file_digest(_LOCK)} if _LOCK.is_file() else None,
+        "lock": {"file": lock.name, "sha256": file_digest(lock)} if lock.is_file() else None,
     }
 
 
@@ -78,7 +80,7 @@ def _normal(name: str) -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    if not Path(".git").exists():
+    if not (project_of(Path.cwd()) / ".git").exists():
         return None
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -17,9 +18,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT, Project
+from tests.conftest import BIN, ROOT, Project
 from tests.gated import gated_project, rows
 from tests.kills import processes
+from tests.sharing import in_mlflow, project_mlflow
 
 pytestmark = pytest.mark.services
 
@@ -87,6 +89,63 @@ def drop(project: Project, name: str, lines: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.tmp").write_text("\n".join(["sentence,class", *lines]) + "\n")
     os.replace(folder / f"{name}.tmp", folder / name)
+
+
+async def _both_by_hand(api: str) -> list[list[Any]]:
+    """States of two runs of the shipped deployment that were asked for at the same moment."""
+    from prefect.client.orchestration import PrefectClient
+
+    async with PrefectClient(api) as client:
+        deployment = await client.read_deployment_by_name("retrain/nightly")
+        runs = [await client.create_flow_run_from_deployment(deployment.id) for _ in range(2)]
+        deadline = time.monotonic() + PATIENCE
+        while not all([(await client.read_flow_run(r.id)).state.is_final() for r in runs]):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.5)
+        return [list(await client.read_flow_run_states(run.id)) for run in runs]
+
+
+async def _template(api: str, pool: str) -> Any:
+    from prefect.client.orchestration import PrefectClient
+
+    async with PrefectClient(api) as client:
+        return (await client.read_work_pool(pool)).base_job_template
+
+
+@pytest.mark.timeout(900)
+def test_of_two_that_collide_one_waits_and_nothing_new_is_no_work(
+    small_run: Project, tmp_path: Path
+) -> None:
+    project = small_run.copy(tmp_path / "project")
+    kept = ("dvc.lock", "receipt.json", "comparison/comparison.json", "params.yaml")
+    before = [(project.root / name).read_bytes() for name in kept]
+    registry = project_mlflow(project)
+    models = in_mlflow(registry)
+    log = tmp_path / "services.txt"
+    wait_seconds = {"PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2"}
+    with services(project, log, **wait_seconds) as (prefect, _):
+        api = f"{prefect}/api"
+        for kind in ("docker", "kubernetes"):
+            template = ROOT / "pipelines" / "templates" / f"{kind}.json"
+            made = project.command(
+                str(BIN / "prefect"), "work-pool", "create", f"a-{kind}", "--type", kind,
+                "--base-job-template", str(template), PREFECT_API_URL=api,
+            )  # fmt: skip
+            assert made.returncode == 0, made.stdout + made.stderr
+            assert asyncio.run(_template(api, f"a-{kind}")) == json.loads(template.read_text())
+        states = asyncio.run(_both_by_hand(api))
+    assert [of_run[-1].name for of_run in states] == ["Completed", "Completed"]
+    waited = ["AwaitingConcurrencySlot" in {state.name for state in run} for run in states]
+    assert sorted(waited) == [False, True]
+    times = {
+        late: {state.name: state.timestamp for state in run}
+        for late, run in zip(waited, states, strict=True)
+    }
+    assert times[False]["Completed"] <= times[True]["Running"]
+    assert [(project.root / name).read_bytes() for name in kept] == before
+    assert in_mlflow(registry) == models
+    assert not (project.root / "data" / "versions").exists()
+    assert not (project.root / "champions").exists()
 
 
 @pytest.mark.timeout(1800)

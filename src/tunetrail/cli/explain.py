@@ -135,7 +135,8 @@ def _reproduction(lineage: Json, here: bool) -> list[Json]:
     if not here or not comparison.is_file() or file_digest(comparison) != link["sha256"]:
         return stored
     md5 = hashlib.md5(comparison.read_bytes(), usedforsecurity=False).hexdigest()
-    commit = recording_commit(f"md5: {md5}", "dvc.lock")
+    lock = comparison.parent.with_name("dvc.lock")
+    commit = recording_commit(f"md5: {md5}", lock.as_posix())
     if commit is None:
         return stored
     return [
@@ -151,8 +152,10 @@ def _check(lineage: Json, version: Any, reproduce: list[Json], here: bool, as_js
     """Compare every digest and say what came out; whether all is as it was."""
     from tunetrail.dag import Dag
     from tunetrail.lineage.chain import first_break, read_links
+    from tunetrail.place import CHAMPIONS
     from tunetrail.tracking.lineage import exported_files, stored_files
 
+    project = Path.cwd()
     chain = list(read_links(lineage))
     in_registry = [*stored_files(version), *exported_files(version, lineage)]
     whole: Counter[str] = Counter()
@@ -160,14 +163,16 @@ def _check(lineage: Json, version: Any, reproduce: list[Json], here: bool, as_js
     if here:
         first = reproduce[0]["command"]
         commit = first.removeprefix("git checkout ") if first.startswith("git checkout ") else ""
-        recorded = Dag(Path.cwd()).recorded()
+        champion = project / CHAMPIONS / lineage["model"]["task"]
+        graphs = [project, *([champion] if (champion / "dvc.yaml").is_file() else [])]
+        recorded = dict(pair for graph in graphs for pair in Dag(graph).recorded().items())
         with _progress(len(chain)) as advance:
 
             def looked_at(link: Any) -> None:
                 whole[link.step] += 1
                 advance()
 
-            broken = first_break(chain, Path.cwd(), recorded, commit, looked_at)
+            broken = first_break(chain, project, recorded, commit, looked_at)
     if broken is None:
         broken = _broken_in_registry(in_registry, version)
         if broken is None:

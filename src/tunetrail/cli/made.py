@@ -15,7 +15,7 @@ import typer
 from tunetrail.cli.output import print_json
 from tunetrail.errors import TuneTrailError
 from tunetrail.init.project import failed_checks, update_pipeline, write_project
-from tunetrail.init.proposal import Proposal, propose
+from tunetrail.init.proposal import GATE_ROWS, Proposal, propose
 from tunetrail.init.reading import read_table
 from tunetrail.init.roles import assign
 
@@ -80,6 +80,7 @@ def _facts(folder: Path, proposal: Proposal, files: list[str], failed: str | Non
         },
         "labels": proposal.labels,
         "metrics": list(proposal.metrics),
+        "gate": proposal.gate,
         "limits": proposal.limits,
         "max_length": proposal.max_length,
         "warnings": list(proposal.warnings),
@@ -106,11 +107,24 @@ def _inferred(proposal: Proposal) -> str:
         f"{proposal.largest:.0%} of the rows)",
         "length": f"texts are cut to {proposal.max_length} tokens; about {proposal.fitting:.0%} "
         "are not longer",
+        "gate": _gate(proposal),
         "limits": limits and f"{limits} rows, so that a first run takes minutes",
     }
     lines = [f"{role:<8} {what}" for role, what in rows.items() if what]
     lines += [f"warning  {warning}" for warning in proposal.warnings]
     return "\n".join(_wrapped(line) for line in lines)
+
+
+def _gate(proposal: Proposal) -> str:
+    if proposal.gate:
+        return (
+            f"{proposal.gate:.0%} of the rows, about {proposal.gate_rows:,}, train nothing: they "
+            "decide whether a retrained model replaces the one that serves"
+        )
+    return (
+        f"none: {GATE_ROWS:,} rows that train nothing would be too large a part of "
+        f"{len(proposal.rows):,}; a retrained model then replaces the last one unasked"
+    )
 
 
 def _classes(labels: dict[str, int]) -> str:

@@ -386,19 +386,23 @@ def seeds(params: ParamsOption = PARAMS, as_json: JsonOption = False) -> None:
 
 @app.command()
 def sync(
-    receipt: Annotated[Path, typer.Argument(help="What the register stage wrote.")] = Path(
-        "receipt.json"
-    ),
+    receipt: Annotated[
+        Path | None,
+        typer.Argument(
+            help="What a register stage wrote.",
+            show_default="receipt.json, and those of champions/",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring MLflow to what the receipt says: runs, registered winners, aliases. Repeatable.
+    """Bring MLflow to what receipts say: runs, registered winners, aliases. Repeatable.
 
     The tracking server is MLFLOW_TRACKING_URI, or a database inside the project.
     """
     from tunetrail.gate.words import in_words
-    from tunetrail.tracking.sync import bring_up_to_date
+    from tunetrail.tracking.sync import bring_all_up_to_date, bring_up_to_date
 
-    done = bring_up_to_date(receipt)
+    done = bring_all_up_to_date() if receipt is None else bring_up_to_date(receipt)
     if as_json:
         print_json(done)
         return
@@ -455,9 +459,11 @@ def mend() -> None:
     """Clear away what DVC left half written when it was killed, and cannot read any more.
 
     `make repro` begins with it. Results and what is recorded of them stay; where dvc.lock itself
-    was cut off, it is put back as the last `tunetrail mend` found it.
+    was cut off, it is put back as the last `tunetrail mend` found it. In a fresh clone it makes the
+    links that the folders of champions need.
     """
     from tunetrail.dag import Dag, mend_lock_file, project_root
+    from tunetrail.init.champion import link_champions
 
     root = project_root(Path.cwd())
     if mend_lock_file(root):
@@ -465,6 +471,8 @@ def mend() -> None:
             "dvc.lock was cut off: put back as it last was whole; what is missing in it comes back "
             "from DVC's cache (what was there is now .tunetrail/dvc.lock.cut)"
         )
+    for link in link_champions(root):
+        typer.echo(f"linked {link.relative_to(root)}")
     Dag(root)  # does the rest whenever it is opened
 
 

@@ -174,6 +174,11 @@ def _task(proposal: Proposal, source: str) -> str:
             list(proposal.metrics),
             f"the first one chooses; the largest class has {proposal.largest:.0%} of the rows",
         ),
+        "split": (
+            {"gate": proposal.gate} if proposal.gate else {},
+            f"about {proposal.gate_rows:,} rows that train nothing: they decide whether a "
+            "retrained model replaces the one that serves",
+        ),
         "limits": (proposal.limits, "a first run in minutes; without limits: all rows"),
     }
     lines = [f"  {_yaml(proposal.name)}:"]

@@ -27,6 +27,11 @@ _TOKENS = 32_000
 _TRAIN_BOUNDS = (200, 1000)
 _SELECTION_SHARE, _TEST_SHARE = 0.3, 0.6
 
+#: Rows that a gate between champion and challenger needs (docs/retraining.md: an equal model then
+#: passes in two of three cases), how many it gets at most, and the largest share that is proposed.
+GATE_ROWS = 1000
+_GATE_MOST, _GATE_SHARE = 3000, 0.2
+
 #: Above this share of an even one, the largest class makes accuracy a poor judge.
 _EVEN = 1.3
 
@@ -44,6 +49,7 @@ class Proposal:
         rows: The rows that can be used: with text and label.
         labels: Class → rows, in the order of the task's ``labels``.
         metrics: The first one chooses.
+        gate: Share of the rows that decides between champion and challenger; 0: too few rows.
         limits: Rows a set, where that is fewer than there are.
         max_length: Tokens a text is cut to.
         fitting: Share of texts that are not cut, estimated from their length in bytes.
@@ -56,6 +62,7 @@ class Proposal:
     rows: pd.DataFrame
     labels: dict[str, int]
     metrics: tuple[str, ...]
+    gate: float
     limits: dict[str, int]
     max_length: int
     fitting: float
@@ -70,6 +77,11 @@ class Proposal:
     def largest(self) -> float:
         """Share of the largest class."""
         return max(self.labels.values()) / len(self.rows)
+
+    @property
+    def gate_rows(self) -> int:
+        """Rows that the gate gets, about: the share is drawn by groups."""
+        return round(self.gate * len(self.rows))
 
     @property
     def copied(self) -> bool:
@@ -106,6 +118,7 @@ def propose(table: Table, roles: Roles, name: str | None) -> Proposal:
     classes = {label: int(counts[label]) for label in sorted(counts.index, key=_natural)}
     tokens = sum(text[usable].map(_tokens) for text in texts) + _FRAME
     max_length = next((n for n in _LENGTHS if (tokens <= n).mean() >= _FITTING), _LENGTHS[-1])
+    gate = _gate(len(rows))
     balanced = counts.iloc[0] / len(rows) <= _EVEN / len(counts)
     return Proposal(
         name=_task_name(name, table.path),
@@ -114,7 +127,8 @@ def propose(table: Table, roles: Roles, name: str | None) -> Proposal:
         rows=rows,
         labels=classes,
         metrics=("accuracy", "f1_macro") if balanced else ("f1_macro", "accuracy"),
-        limits=_limits(len(rows), float(tokens.clip(upper=max_length).mean())),
+        gate=gate,
+        limits=_limits(len(rows) * (1 - gate), float(tokens.clip(upper=max_length).mean())),
         max_length=max_length,
         fitting=float((tokens <= max_length).mean()),
         warnings=tuple(_warnings(classes, len(table.rows) - len(rows))),
@@ -125,7 +139,13 @@ def _tokens(text: str) -> float:
     return len(text.encode(errors="replace")) / _BYTES_PER_TOKEN
 
 
-def _limits(rows: int, tokens: float) -> dict[str, int]:
+def _gate(rows: int) -> float:
+    """The share of the rows that is kept for the gate; 0 where that would be too few to decide."""
+    share = round(min(_GATE_SHARE, _GATE_MOST / rows), 2) or 0.01
+    return share if share * rows >= GATE_ROWS else 0.0
+
+
+def _limits(rows: float, tokens: float) -> dict[str, int]:
     low, high = _TRAIN_BOUNDS
     train = min(max(round(_TOKENS / tokens, -1), low), high)
     shares = Shares()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from tunetrail.layout import (
 )
 from tunetrail.lineage.card import model_card
 from tunetrail.lineage.chain import FORMAT, Link
-from tunetrail.lineage.reproduction import commands
+from tunetrail.lineage.reproduction import address, commands
 from tunetrail.lineage.slices import slices
 from tunetrail.modeling.adapter import CARD as ADAPTER
 from tunetrail.modeling.base import checkpoint_folder
+from tunetrail.place import project_of
 from tunetrail.provenance import environment, git_changes, git_state
 from tunetrail.run import BASE, TAPT, PlannedRun, planned_run
 from tunetrail.task import read_task
@@ -42,7 +43,8 @@ def trace(
 ) -> None:
     """Write ``out/TASK/lineage.json`` and ``model_card.md`` for the winner of every task.
 
-    A winner that was refused has them as well: they say why.
+    A winner that was refused has them as well: they say why. Paths are relative to the project,
+    also where this runs in the folder of a champion.
 
     Args:
         receipt: What :func:`stages.register.register` wrote.
@@ -89,6 +91,8 @@ def _lineage(
     shipped, prepared = compared[0].run, data / "prepared" / task
     gate = read_json(data / "validated" / task / RESULT)
     exported = runs / "export" / task / label
+    here = Path.cwd()
+    place = here.relative_to(project_of(here))
     predictions = pd.read_parquet(runs / "evaluate" / task / shipped.place / PREDICTIONS)
     return {
         "format": FORMAT,
@@ -123,9 +127,20 @@ def _lineage(
         "serving": read_json(exported / SERVING),
         "slices": slices(predictions, content),
         **made_with,
-        "reproduce": commands(task, label, made_with["git"], made_with["environment"]),
-        "links": [asdict(link) for link in chain],
+        "reproduce": commands(task, label, made_with["git"], made_with["environment"], place),
+        "links": [asdict(in_project(link, place)) for link in chain],
     }
+
+
+def in_project(link: Link, place: Path) -> Link:
+    """The link as the project names it, of results that lie in its folder ``place``.
+
+    Sources are the project's own.
+    """
+    if not link.cell:
+        return link
+    path = (place / link.path).as_posix()
+    return replace(link, path=path, cell=address(place, link.cell))
 
 
 @dataclass(frozen=True)

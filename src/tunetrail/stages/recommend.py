@@ -5,8 +5,7 @@ Not a stage of the pipeline.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,21 @@ from tunetrail.layout import CERTIFICATE, COMPARISON
 from tunetrail.report import text
 from tunetrail.report.recommended import recommended
 from tunetrail.verdicts.costs import costs_of
+
+#: What is read of a comparison, of each task in it, of a verdict or pair, and of measured costs.
+#: A file without one of these is of another version; anything else that is missing is a defect.
+_COMPARISON_KEYS = ("tasks", "baseline", "margin")
+_TASK_KEYS = ("primary", "metric_titles", "methods", "verdicts", "pairs")
+_VERDICT_KEYS = ("difference", "low", "high", "p", "outcome", "not_worse", "needs")
+_COST_KEYS = (
+    "trainable_parameters",
+    "train_seconds",
+    "pretrain_seconds",
+    "peak_memory_bytes",
+    "artifact_bytes",
+    "checkpoint_bytes",
+)
+_CERTIFICATE_KEYS = ("onnx_bytes",)
 
 
 def recommendations(
@@ -36,18 +50,17 @@ def recommendations(
         TuneTrailError: There is no comparison yet, one of another version, or no such task.
     """
     content = _finished(comparison, task)
-    with _written_by_this_version(comparison):
-        return {
-            name: recommended(
-                found,
-                {label: _costs(runs, name, label) for label in found["methods"]},
-                content["baseline"],
-                content["margin"],
-                limits,
-            )
-            for name, found in content["tasks"].items()
-            if task in ("", name)
-        }
+    return {
+        name: recommended(
+            found,
+            {label: _costs(runs, name, label) for label in found["methods"]},
+            content["baseline"],
+            content["margin"],
+            limits,
+        )
+        for name, found in content["tasks"].items()
+        if task in ("", name)
+    }
 
 
 def all_pairs(comparison: Path, task: str = "") -> dict[str, dict[str, Any]]:
@@ -64,26 +77,14 @@ def all_pairs(comparison: Path, task: str = "") -> dict[str, dict[str, Any]]:
         TuneTrailError: There is no comparison yet, one of another version, or no such task.
     """
     content = _finished(comparison, task)
-    with _written_by_this_version(comparison):
-        return {
-            name: {
-                "pairs": text.every_pair(found, content["baseline"]),
-                "metric": found["metric_titles"][found["primary"]],
-            }
-            for name, found in content["tasks"].items()
-            if task in ("", name)
+    return {
+        name: {
+            "pairs": text.every_pair(found, content["baseline"]),
+            "metric": found["metric_titles"][found["primary"]],
         }
-
-
-@contextmanager
-def _written_by_this_version(comparison: Path) -> Iterator[None]:
-    try:
-        yield
-    except KeyError as missing:
-        raise TuneTrailError(
-            f"'{comparison}' or a cost is of another version of TuneTrail: {missing} is missing",
-            "`tunetrail run` brings them up to date; nothing is trained again for that",
-        ) from missing
+        for name, found in content["tasks"].items()
+        if task in ("", name)
+    }
 
 
 def _finished(comparison: Path, task: str) -> dict[str, Any]:
@@ -91,13 +92,38 @@ def _finished(comparison: Path, task: str) -> dict[str, Any]:
     file = comparison / COMPARISON
     if not file.exists():
         raise TuneTrailError(f"'{file}' is not there", "`tunetrail run` makes the comparison")
-    content: dict[str, Any] = read_json(file)
+    content = _with(_COMPARISON_KEYS, read_json(file), file)
+    for found in content["tasks"].values():
+        _with(_TASK_KEYS, found, file)
+        for record in (*found["verdicts"].values(), *found["pairs"]):
+            _with(_VERDICT_KEYS, record, file)
     if task and task not in content["tasks"]:
         raise unknown("task", task, content["tasks"])
     return content
 
 
 def _costs(runs: Path, task: str, label: str) -> dict[str, float]:
-    measured = runs / "cost" / task / f"{label}.json"
-    certificate = runs / "export" / task / label / CERTIFICATE
-    return costs_of(*(read_json(f) if f.exists() else None for f in (measured, certificate)))
+    measured = {
+        runs / "cost" / task / f"{label}.json": _COST_KEYS,
+        runs / "export" / task / label / CERTIFICATE: _CERTIFICATE_KEYS,
+    }
+    return costs_of(
+        *(
+            _with(keys, read_json(file), file) if file.exists() else None
+            for file, keys in measured.items()
+        )
+    )
+
+
+def _with(keys: Iterable[str], content: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The content of a file that has all keys.
+
+    Raises:
+        TuneTrailError: One is missing.
+    """
+    if missing := [key for key in keys if key not in content]:
+        raise TuneTrailError(
+            f"'{file}' is of another version of TuneTrail: '{missing[0]}' is missing",
+            "`tunetrail run` brings it up to date; nothing is trained again for that",
+        )
+    return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import pandas as pd
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import digest_of, scratch
+from tunetrail.files import digest_of, read_json, scratch
 from tunetrail.gate.policy import Gate
 from tunetrail.gate.rows import GateSet, gate_set
 from tunetrail.gate.scoring import Opened, judge
-from tunetrail.layout import MODEL
+from tunetrail.layout import CARD, MODEL
+from tunetrail.place import project_of
+from tunetrail.sources.files import LocalFiles
 from tunetrail.tracking import registry
 from tunetrail.tracking.tags import ONNX_TAG, RUN_TAG
 
@@ -42,12 +45,13 @@ def settle(
     """Give a registered version the alias that it has earned. Repeatable.
 
     The first version is the champion. Where the task has a gate set, another one replaces it only
-    through the gate, and is else the challenger; where it has none, the last comparison's winner is
-    the champion. A version that was rolled back stays what it is.
+    through the gate, and is else the challenger; where it has none, the last winner is the
+    champion. A version that was rolled back stays what it is, and so does one of data that has
+    changed since: results of newer data may be there already.
 
     Args:
         client: MLflow's.
-        root: The project.
+        root: The project, or the folder of a champion.
         model: Entry of the receipt.
         version: The version, as MLflow has it.
         policy: What the gate asks for.
@@ -66,8 +70,11 @@ def settle(
     if ROLLED_BACK_TAG in version.tags:
         return None
     task = model["task"]
-    record = root / "data" / "gate" / f"{task}.json"
-    rows = gate_set(root / "data" / "canonical" / task, record, policy.generation)
+    canonical = root / "data" / "canonical" / task
+    if champion is not None and _outdated(canonical, project_of(root)):
+        return None
+    record = project_of(root) / "data" / "gate" / f"{task}.json"
+    rows = gate_set(canonical, record, policy.generation)
     if champion is None or rows is None:
         _crown(client, name, champion, number)
         return None
@@ -113,6 +120,26 @@ def roll_back(client: Any, name: str, reason: str) -> tuple[str, str]:
     )
     client.set_registered_model_alias(name, CHAMPION, before)
     return str(champion.version), str(before)
+
+
+def champion_methods(client: Any, names: Mapping[str, str]) -> dict[str, str]:
+    """Task → label of the method that its champion has; tasks without a champion are left out.
+
+    Args:
+        client: MLflow's.
+        names: Task → name of its registered model.
+    """
+    champions = {task: _alias(client, name, CHAMPION) for task, name in names.items()}
+    return {task: found.tags["method"] for task, found in champions.items() if found is not None}
+
+
+def _outdated(canonical: Path, project: Path) -> bool:
+    """Whether the data lies here and has other bytes than those that this was made from."""
+    origin = read_json(canonical / CARD)["source"]
+    if "path" not in origin or not (project / origin["path"]).exists():
+        return False
+    now = LocalFiles(project / origin["path"]).provenance()
+    return now["sha256"] != origin["sha256"]
 
 
 def _decide(

@@ -137,7 +137,7 @@ def _reaching() -> Iterator[Any]:
 
     uri = tracking_uri()
     database = Path(uri.removeprefix("sqlite:///"))
-    if "MLFLOW_TRACKING_URI" not in os.environ and not database.is_file():
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not database.is_file():
         raise TuneTrailError(
             f"there are no registered models: '{database}' does not exist",
             "run `tunetrail run` in the project first, or set MLFLOW_TRACKING_URI",

@@ -21,14 +21,15 @@ from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, digest_of, file_digest, read_json, scratch
 from tunetrail.gate.policy import Gate
 from tunetrail.layout import CERTIFICATE, DATA, HISTORY, METRICS, MODEL, PREDICTIONS, SERVING
-from tunetrail.params import read_params
+from tunetrail.params import Params, read_params
+from tunetrail.place import CHAMPIONS, project_of
 from tunetrail.provenance import git_state, versions
 from tunetrail.run import planned_run
 from tunetrail.stages.register import FORMAT
 from tunetrail.tracking import groups, lineage, trials
 from tunetrail.tracking.connection import quiet, reached, tracking_uri
 from tunetrail.tracking.parameters import parameters, share
-from tunetrail.tracking.promotion import roll_back, settle
+from tunetrail.tracking.promotion import champion_methods, roll_back, settle
 from tunetrail.tracking.tags import CONTENT_TAG, ONNX_TAG, RUN_TAG
 
 _SERVED_MODEL = Path(__file__).with_name("served_model.py")
@@ -42,7 +43,8 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
     nested below one for their method, task and budget.
 
     Args:
-        receipt: What the register stage wrote. Results are read from the project it lies in.
+        receipt: What the register stage wrote. Results are read from the folder it lies in, which
+            is the project, or that of a champion.
 
     Returns:
         Counts of runs and versions created and already there, the experiment, what was refused, and
@@ -59,11 +61,38 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
             "`tunetrail run` writes it anew; nothing is trained again for that",
         )
     root = receipt.absolute().parent
-    STATE_DIR.mkdir(exist_ok=True)
+    # A champion's folder has results, and the database is the project's.
+    with contextlib.chdir(project_of(Path.cwd())):
+        STATE_DIR.mkdir(exist_ok=True)
+        return _bring_receipt(root, wanted)
+
+
+def bring_all_up_to_date() -> dict[str, Any]:
+    """The same for every receipt of the project here: the comparison's, then those of champions.
+
+    Returns:
+        As :func:`bring_up_to_date`, all together.
+
+    Raises:
+        TuneTrailError: As there, or there is no receipt.
+    """
+    comparison = Path("receipt.json")
+    receipts = sorted(CHAMPIONS.glob(f"*/{comparison}"))
+    if comparison.exists() or not receipts:
+        receipts = [comparison, *receipts]
+    done = bring_up_to_date(receipts[0])
+    for receipt in receipts[1:]:
+        more = bring_up_to_date(receipt)
+        done |= {key: done[key] + more[key] for key in done if key != "experiment"}
+    return done
+
+
+def _bring_receipt(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     # Two at a time would both create what is missing. Every run ends with this, and entering
     # scratch() clears away what killed ones left, also where they left nothing to do.
     with FileLock(STATE_DIR / "sync.lock"), scratch(), quiet():
         client, experiment = _connect(wanted["project"])
+        whole = project_of(root) == root
         present = _present_runs(client, experiment)
         done: dict[str, Any] = {
             "experiment": wanted["project"],
@@ -92,7 +121,8 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
             if found is not None:
                 runs[entry["run"]] = found.info.run_id
                 _bring_verdict(client, found, verdict, difference)
-                if found.data.tags.get(trials.PARENT_TAG) != above:
+                # A whole comparison's runs stay below it, also where a champion has them as well.
+                if whole and found.data.tags.get(trials.PARENT_TAG) != above:
                     client.set_tag(found.info.run_id, trials.PARENT_TAG, above)
                 if found.info.status != "FINISHED":  # killed while it added a model to the run
                     client.set_terminated(found.info.run_id)
@@ -118,6 +148,18 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
     return done
 
 
+def champions(params: Params) -> dict[str, str]:
+    """Task → label of the method that its champion has; tasks without a champion are left out.
+
+    Raises:
+        TuneTrailError: The tracking server cannot be reached.
+    """
+    STATE_DIR.mkdir(exist_ok=True)
+    with FileLock(STATE_DIR / "sync.lock"), quiet():
+        client, _ = _connect(params.project)
+        return champion_methods(client, {t: f"{params.project}-{t}" for t in params.tasks})
+
+
 def take_back(model: str, reason: str) -> tuple[str, str, str]:
     """Bring back the champion before this one (:func:`~tunetrail.tracking.promotion.roll_back`).
 
@@ -141,7 +183,7 @@ def take_back(model: str, reason: str) -> tuple[str, str, str]:
 
 def _connect(project: str) -> tuple[Any, str]:
     uri = tracking_uri()
-    local = "MLFLOW_TRACKING_URI" not in os.environ
+    local = not os.environ.get("MLFLOW_TRACKING_URI")  # CI sets an empty one for none
     if local:
         _create_database(Path(uri.removeprefix("sqlite:///")))
     with reached(uri) as client:
