@@ -401,13 +401,7 @@ def _execute_stale(dag: Dag, root: Path, params: Params, width: int, console: Co
 
 def _finish(console: Console, params: Params) -> dict[str, Any]:
     """Bring MLflow up to date and say where everything is."""
-    from tunetrail.tracking.sync import bring_up_to_date
-
-    done: dict[str, Any]
-    try:
-        done = bring_up_to_date(_RECEIPT)
-    except Unreachable as error:
-        done = {"waiting": str(error), "refused": read_json(_RECEIPT)["refused"], "decisions": []}
+    done = _sync(_RECEIPT)
     show_results(console, read_json(_COMPARISON / "comparison.json"))
     programs = Path(sys.executable).parent
     if programs.is_relative_to(Path.cwd()):
@@ -430,6 +424,23 @@ def _finish(console: Console, params: Params) -> dict[str, Any]:
             f"  open it   {_tracking_page(programs)}"
         )
     console.print(f"Prefect     {prefect}{server} server start")
+    _show_decisions(done, console)
+    return done
+
+
+def _sync(receipt: Path) -> dict[str, Any]:
+    """Bring MLflow up to date; where it cannot be reached the results wait, and ``waiting`` says
+    why."""
+    from tunetrail.tracking.sync import bring_up_to_date
+
+    try:
+        return bring_up_to_date(receipt)
+    except Unreachable as error:
+        return {"waiting": str(error), "refused": read_json(receipt)["refused"], "decisions": []}
+
+
+def _show_decisions(done: dict[str, Any], console: Console) -> None:
+    """What was not registered, what the gate decided, and what waits."""
     for refused in done["refused"]:
         why = f"NOT registered: {refused['name']}: {refused['reason']}"
         console.print(text.wrapped(why, console.width, "  "), style="red")
@@ -437,7 +448,6 @@ def _finish(console: Console, params: Params) -> dict[str, Any]:
         console.print(text.wrapped(f"Gate        {in_words(decision)}", console.width, " " * 12))
     if "waiting" in done:
         console.print(f"The results wait here: {done['waiting']}", style="red")
-    return done
 
 
 def _tracking_page(programs: Path) -> str:
