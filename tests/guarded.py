@@ -89,7 +89,7 @@ def session(project: Project, **extra: str) -> Session:
         retrain = [sys.executable, "-m", "pipelines.retrain", "-vv", "--json"]
         seen.run("retrain", *retrain, **secret, **away)
         seen.run("sync, nothing there", "tunetrail", "-vv", "sync", **away)
-        project.command("dvc", "remote", "modify", "--local", "shared", "url", str(remote))
+        project.command("dvc", "remote", "add", "--local", "--default", "folder", str(remote))
         seen.run("sync, no password", "tunetrail", "sync", MLFLOW_TRACKING_URI=mlflow)
         seen.run(
             "sync", "tunetrail", "-vv", "sync", "--json",

@@ -25,9 +25,10 @@ def push(root: Path) -> None:
     command = [sys.executable, "-m", "dvc", "push", "--run-cache"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
         raise Unreachable(
-            f"DVC's remote did not take the results: {said[-1] if said else 'no reason given'}",
+            "DVC's remote did not take the results: "
+            + (said[-1].removeprefix("ERROR: ") if said else f"exit code {done.returncode}"),
             "nothing is lost: correct the remote (`dvc remote list`), then `tunetrail sync`",
         )
     waiting.unlink()
