@@ -132,8 +132,10 @@ def _services(seen: Session, **extra: str) -> Iterator[tuple[str, str]]:
     log = seen.project.root.parent / "services.txt"
     with log.open("w") as output:
         running = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.services", "--auth", "basic"]
-            + ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow)],
+            [
+                *(sys.executable, "-m", "pipelines.services", "--auth", "basic"),
+                *("--prefect-port", str(prefect), "--mlflow-port", str(mlflow)),
+            ],
             cwd=seen.project.root,
             env=seen.project.environment(PYTHONUNBUFFERED="1", **planted.ENVIRONMENT, **extra),
             stdout=output,
