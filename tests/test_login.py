@@ -5,7 +5,10 @@ from __future__ import annotations
 import configparser
 import socket
 import stat
+from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from rich.console import Console
@@ -70,6 +73,36 @@ def test_an_unknown_authentication_is_refused(
     said = capsys.readouterr().err
     assert "--auth: unknown authentication 'basci'" in said
     assert "did you mean 'basic'?" in said
+
+
+def test_a_password_that_mlflow_does_not_know_is_named_and_not_shown() -> None:
+    made = login("")
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.headers["Authorization"] == right else 401)
+            self.end_headers()
+
+    right = "Basic " + b64encode(f"admin:{made.password}".encode()).decode()
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        made.check(url)
+        right = "Basic another"
+        with pytest.raises(TuneTrailError, match=f"MLflow answers 401 to the password in {PASSWORD}"
+                           ) as caught:  # fmt: skip
+            made.check(url)
+        server.shutdown()
+    assert made.password not in str(caught.value)
+
+
+def test_a_postgresql_that_is_away_is_named_without_its_password() -> None:
+    plan = Plan(
+        Path.cwd(), "127.0.0.1", 0, 0, "postgresql://me:s3cret@127.0.0.1:9?application_name=s3cret"
+    )
+    with pytest.raises(TuneTrailError, match=r"PostgreSQL at 127\.0\.0\.1:9") as caught:
+        serve(plan, Console())
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

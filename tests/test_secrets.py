@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests import planted
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 from tests.guarded import ALLOWED, Session, session
 from tests.sharing import in_mlflow, project_mlflow
 
@@ -37,6 +38,27 @@ def test_only_who_has_the_password_gets_in(seen: Session) -> None:
 def test_everything_listens_on_loopback_alone(seen: Session) -> None:
     assert {address for address, _ in seen.listening} == {"127.0.0.1"}
     assert seen.ports <= {port for _, port in seen.listening}
+
+
+def test_the_temporary_prefect_server_listens_on_loopback_alone(tmp_path: Path) -> None:
+    (tmp_path / ".tunetrail").mkdir()
+    program = (
+        "from pipelines import environment, server\n"
+        "environment.configure_prefect(), server.connect(), server.wait_until_ready()\n"
+        "print('ready', flush=True), input()"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=Project(ROOT).environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"ready\n"
+    found = planted.listening(planted.family(running.pid))
+    running.communicate(b"\n", timeout=60)
+    assert {address for address, _ in found} == {"127.0.0.1"}
 
 
 def test_the_work_goes_on_while_mlflow_and_the_remote_are_away(seen: Session) -> None:
