@@ -90,7 +90,8 @@ def login(database: str) -> Login:
             "MLflow's authentication needs Flask-WTF, which is not installed",
             "install 'tunetrail[pipeline]'",
         ) from None
-    FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    FOLDER.chmod(0o700)  # MLflow makes its file of users as readable as any
     if not PASSWORD.exists():
         _write(PASSWORD, secrets.token_urlsafe(24) + "\n")
     uri = database or f"sqlite:///{_USERS.absolute()}"

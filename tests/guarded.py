@@ -60,13 +60,14 @@ class Session:
         self.codes[name] = done.returncode
 
 
-def session(project: Project, **extra: str) -> Session:
+def session(project: Project, by_worker: bool = False, **extra: str) -> Session:
     """Start the services, use them in every way, and stop them.
 
     MLflow and DVC's remote are out of reach during the retraining, and there at the end.
 
     Args:
         project: A finished project of one's own; changed.
+        by_worker: Whether a retraining is started by the services' own worker, too.
         extra: Further variables for the services.
     """
     seen = Session(project)
@@ -97,6 +98,9 @@ def session(project: Project, **extra: str) -> Session:
             MLFLOW_TRACKING_USERNAME="admin",
             MLFLOW_TRACKING_PASSWORD=planted.PASSWORD,
         )  # fmt: skip
+        if by_worker:
+            run = ["prefect", "deployment", "run", "retrain/nightly", "--watch"]
+            seen.run("by the worker", *run, **secret)
         named = {"MLFLOW_TRACKING_URI": with_user}
         seen.run("explain", "tunetrail", "explain", _MODEL, "--check", **named)
         told = f"{prefect}/api".replace("//", f"//me:{planted.PASSWORD}@")

@@ -28,6 +28,7 @@ def test_a_password_is_made_once_and_nobody_else_may_read_it() -> None:
     assert first.password == second.password == PASSWORD.read_text().strip()
     assert len(first.password) >= 32
     assert first.password not in repr(first)
+    assert stat.S_IMODE(FOLDER.stat().st_mode) == 0o700
     for path in FOLDER.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 

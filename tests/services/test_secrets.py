@@ -19,11 +19,13 @@ def test_with_postgresql_no_secret_gets_out_either(
 ) -> None:
     user, _, place = postgres.partition("@")
     database = f"postgresql://{user}:{planted.DATABASE}@{place}"
-    seen = session(small_run.copy(tmp_path / "project"), TUNETRAIL_DATABASE=database)
+    project = small_run.copy(tmp_path / "project")
+    seen = session(project, by_worker=True, TUNETRAIL_DATABASE=database)
     assert [seen.answers[f"{who}, MLflow"] for who in ("nobody", "a stranger", "admin")] == [
         401, 401, 200,
     ]  # fmt: skip
     assert seen.codes["sync"] == 0, seen.said["sync"]
+    assert seen.codes["by the worker"] == 0, seen.said["by the worker"]
     assert seen.codes["explain"] == 0, seen.said["explain"]
     assert planted.found_in("printed", "".join(seen.said.values())) == []
     assert planted.found_in("command line", seen.command_lines) == []
