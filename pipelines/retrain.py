@@ -28,11 +28,11 @@ from rich.console import Console
 
 from pipelines.compare import guarded, run_champion, run_project
 from pipelines.environment import configure_prefect
-from pipelines.keep import commit, push
+from pipelines.keep import commit
 from pipelines.server import connect, wait_until_ready
 from tunetrail import logs
 from tunetrail.dag import Dag, project_root
-from tunetrail.errors import TuneTrailError
+from tunetrail.errors import TuneTrailError, Unreachable
 from tunetrail.files import STATE_DIR, read_json, write_text
 from tunetrail.gate.words import in_words
 from tunetrail.init.champion import check_champion, write_champion
@@ -41,6 +41,7 @@ from tunetrail.intake.record import VERSIONS
 from tunetrail.layout import CARD, COMPARISON, REPORT
 from tunetrail.params import Params, read_params
 from tunetrail.place import CHAMPIONS
+from tunetrail.remote import push
 from tunetrail.report import text
 from tunetrail.report.markdown import aligned
 
@@ -73,6 +74,7 @@ class Report:
         commit: What the branch got, if anything.
         pushed: Whether DVC's remote was brought up to date.
         notes: What to bear in mind.
+        waiting: Results that MLflow or the remote did not take: why, and what to do.
     """
 
     project: str
@@ -86,11 +88,13 @@ class Report:
     commit: str | None = None
     pushed: bool = False
     notes: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
 
     @property
     def nothing(self) -> bool:
         """Whether there was nothing to do."""
-        return not (self.accepted or self.rejected or self.executed or self.failed)
+        done = self.accepted or self.rejected or self.executed or self.failed
+        return not (done or self.waiting)
 
     @property
     def failing(self) -> str:
@@ -99,13 +103,15 @@ class Report:
             return f"data was rejected, so nothing was trained: {'; '.join(self.rejected)}"
         if self.failed:
             return f"{text.plural(len(self.failed), 'stage')} failed: {', '.join(self.failed)}"
-        return ""
+        return "results wait here; `tunetrail sync` hands them over" if self.waiting else ""
 
     @property
     def headline(self) -> str:
         """The outcome in one line, as a person wants it in the subject of a mail."""
-        if self.failing:
+        if self.rejected or self.failed:
             return f"{self.project}: {self.failing}. The champion stays as it is."
+        if self.waiting:
+            return f"{self.project}: {self.failing}."
         if self.nothing:
             return f"{self.project}: nothing is new."
         promoted = [d["task"] for d in self.decisions if d["passed"]]
@@ -136,6 +142,7 @@ class Report:
         lines += [f"- **Failed**: {name}: {reason}" for name, reason in self.failed.items()]
         lines += [f"- **Not registered**: {name}: {why}" for name, why in self.refused.items()]
         lines += ["- Pushed to DVC's remote"] if self.pushed else []
+        lines += [f"- **Waiting here**: {reason}" for reason in self.waiting]
         lines += [f"- Committed as {self.commit}"] if self.commit else []
         lines += [f"- Note: {note}" for note in self.notes]
         return "\n\n".join([*parts, *(["\n".join(lines)] if lines else [])]) + "\n"
@@ -188,7 +195,8 @@ def retrain(
 
     Raises:
         TuneTrailError: Bad input; nothing is changed.
-        Failing: The data was rejected or stages failed, after the report was handed over.
+        Failing: Data was rejected, stages failed, or results wait here for MLflow or the remote;
+            after the report was handed over.
     """
     os.chdir(project_root(Path.cwd()))
     console = console or Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -271,7 +279,7 @@ def _steps(
             take_in(name)
     if not report.rejected:  # else the data is as it was, and somebody has to look at it first
         run()
-    if not report.failing:
+    if not (report.rejected or report.failed):
         keep()
     write_text(STATE_DIR / REPORT_FILE, report.markdown())
     create_markdown_artifact(key="retrain", markdown=report.markdown(), description=report.headline)
@@ -303,14 +311,18 @@ def _add(report: Report, done: dict[str, Any]) -> None:
     report.failed |= done["failed"]
     report.refused |= {model["name"]: model["reason"] for model in done.get("refused", [])}
     report.decisions += done.get("decisions", [])
+    report.waiting += [done["waiting"]] if "waiting" in done else []
 
 
 def _keep(report: Report, params: Params) -> None:
     """Push and commit, as the parameters say."""
     root, wanted, lock = Path.cwd(), params.retrain, Path("dvc.lock")
     if wanted.push:
-        push(root)
-        report.pushed = True
+        try:
+            push(root)
+            report.pushed = True
+        except Unreachable as error:  # what is committed is in DVC's cache here
+            report.waiting.append(str(error))
     if wanted.branch:
         pointers = sorted(Path("data").glob("**/*.dvc"))
         of_all = ("dvc.lock", "dvc.yaml", "params.yaml", ".gitignore")
@@ -344,7 +356,7 @@ def _notify(report: Report, params: Params) -> None:
 
 
 def main() -> int:
-    """Command line of the flow; the exit code is 1 if data was rejected or something failed."""
+    """Command line of the flow; returns 1 if data was rejected, stages failed or results wait."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.retrain",
         description="Take in what lies in data/incoming/TASK/, train with it, promote what passes "

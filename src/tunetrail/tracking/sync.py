@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,9 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
         decisions of the gate.
 
     Raises:
-        TuneTrailError: The receipt is of another version, the tracking server cannot be reached, or
-            a model file is not the one in the receipt.
+        Unreachable: The tracking server cannot be used. What it has by then is completed by the
+            next call.
+        TuneTrailError: The receipt is of another version, or a model file is not the one in it.
     """
     wanted = read_json(receipt)
     if wanted.get("format") != FORMAT:
@@ -90,9 +92,13 @@ def bring_all_up_to_date() -> dict[str, Any]:
 def _bring_receipt(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     # Two at a time would both create what is missing. Every run ends with this, and entering
     # scratch() clears away what killed ones left, also where they left nothing to do.
-    with FileLock(STATE_DIR / "sync.lock"), scratch(), quiet():
-        client, experiment = _connect(wanted["project"])
-        whole = project_of(root) == root
+    with (
+        FileLock(STATE_DIR / "sync.lock"),
+        scratch(),
+        quiet(),
+        _connected(wanted["project"]) as (client, experiment),
+    ):
+        of_all = project_of(root) == root
         present = _present_runs(client, experiment)
         done: dict[str, Any] = {
             "experiment": wanted["project"],
@@ -122,7 +128,7 @@ def _bring_receipt(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
                 runs[entry["run"]] = found.info.run_id
                 _bring_verdict(client, found, verdict, difference)
                 # A whole comparison's runs stay below it, also where a champion has them as well.
-                if whole and found.data.tags.get(trials.PARENT_TAG) != above:
+                if of_all and found.data.tags.get(trials.PARENT_TAG) != above:
                     client.set_tag(found.info.run_id, trials.PARENT_TAG, above)
                 if found.info.status != "FINISHED":  # killed while it added a model to the run
                     client.set_terminated(found.info.run_id)
@@ -155,8 +161,7 @@ def champions(params: Params) -> dict[str, str]:
         TuneTrailError: The tracking server cannot be reached.
     """
     STATE_DIR.mkdir(exist_ok=True)
-    with FileLock(STATE_DIR / "sync.lock"), quiet():
-        client, _ = _connect(params.project)
+    with FileLock(STATE_DIR / "sync.lock"), quiet(), _connected(params.project) as (client, _):
         return champion_methods(client, {t: f"{params.project}-{t}" for t in params.tasks})
 
 
@@ -176,12 +181,13 @@ def take_back(model: str, reason: str) -> tuple[str, str, str]:
     params = read_params(Path("params.yaml"))
     name = f"{params.project}-{model}" if model in params.tasks else model
     STATE_DIR.mkdir(exist_ok=True)
-    with FileLock(STATE_DIR / "sync.lock"), quiet():
-        client, _ = _connect(params.project)
+    with FileLock(STATE_DIR / "sync.lock"), quiet(), _connected(params.project) as (client, _):
         return (name, *roll_back(client, name, reason))
 
 
-def _connect(project: str) -> tuple[Any, str]:
+@contextlib.contextmanager
+def _connected(project: str) -> Iterator[tuple[Any, str]]:
+    """MLflow's client, and the id of the project's experiment, which is made if need be."""
     uri = tracking_uri()
     local = not os.environ.get("MLFLOW_TRACKING_URI")  # CI sets an empty one for none
     if local:
@@ -189,9 +195,10 @@ def _connect(project: str) -> tuple[Any, str]:
     with reached(uri) as client:
         experiment = client.get_experiment_by_name(project)
         if experiment is not None:
-            return client, str(experiment.experiment_id)
+            yield client, str(experiment.experiment_id)
+            return
         artifacts = (STATE_DIR / "mlflow" / "artifacts").absolute().as_uri() if local else None
-        return client, str(client.create_experiment(project, artifact_location=artifacts))
+        yield client, str(client.create_experiment(project, artifact_location=artifacts))
 
 
 def create_store(root: Path) -> None:
