@@ -32,15 +32,18 @@ from pipelines.server import connect, wait_until_ready
 from tunetrail import logs
 from tunetrail.dag import project_root
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import STATE_DIR
+from tunetrail.files import STATE_DIR, read_json, write_json
 from tunetrail.gate.words import in_words
 from tunetrail.intake import Version, intake
-from tunetrail.intake.record import VERSIONS
+from tunetrail.intake.record import VERSIONS, versions
 from tunetrail.params import Params, read_params
 
 _log = logging.getLogger("pipelines.retrain")
 
 _INCOMING = Path("data/incoming")
+
+#: Task → the last data version that a report had.
+_TOLD = STATE_DIR / "told.json"
 
 
 @dataclass
@@ -140,16 +143,14 @@ def _steps(params: Params, workers: int, console: Console) -> Report:
     # DVC is the one cache: Prefect keeps states, not results.
     options: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
     report = Report(params.project)
+    told = _told(params)
 
     @task(name="intake", task_run_name="intake-{name}", **options)
     def take_in(name: str) -> None:
         try:
-            version = intake(Path.cwd(), name, say=console.print)
+            intake(Path.cwd(), name, say=console.print)
         except TuneTrailError as error:  # files that cannot be read as the task's data
             report.rejected[f"{name}, files in {_INCOMING / name}"] = [str(error)]
-            return
-        if version is not None:
-            _note(report, version)
 
     @task(name="run", **options)
     def run() -> None:
@@ -164,18 +165,41 @@ def _steps(params: Params, workers: int, console: Console) -> Report:
     for name in params.tasks:
         if (_INCOMING / name).is_dir():
             take_in(name)
+        for version in versions(Path.cwd(), name):
+            if version.number > told[name]:
+                _note(report, version)
     if not report.rejected:  # else the data is as it was, and somebody has to look at it first
         run()
     if not report.failing:
         keep()
-    create_markdown_artifact(key="retrain", markdown=report.markdown())
+    if not report.nothing:
+        create_markdown_artifact(
+            key="retrain", markdown=report.markdown(), description=f"Retraining of {params.project}"
+        )
     _notify(report, params)
+    write_json(_TOLD, {name: _last(name) for name in params.tasks})
     if report.failing:
         raise Failing(report)
     return report
 
 
+def _told(params: Params) -> dict[str, int]:
+    """Task → the last data version that a report had. One that a killed retraining took in is later
+    than that, and is reported by the next."""
+    known: dict[str, int] = read_json(_TOLD) if _TOLD.exists() else {}
+    if missing := {name: _last(name) for name in params.tasks if name not in known}:
+        known |= missing
+        write_json(_TOLD, known)
+    return known
+
+
+def _last(task: str) -> int:
+    return max((version.number for version in versions(Path.cwd(), task)), default=0)
+
+
 def _note(report: Report, version: Version) -> None:
+    if version.origin == "found":  # the data as it was before there were versions
+        return
     name = f"{version.task} {version.number}"
     if version.accepted:
         report.accepted.append(name)
