@@ -129,7 +129,18 @@ class Services:
         return f"http://127.0.0.1:{self.ports[1]}"
 
     def start(self) -> None:
-        """Start them."""
+        """Start them; again where they end, as a service manager does: a port may be in use yet."""
+        said = self.log.read_text().count(_READY) if self.log.exists() else 0
+
+        def ready() -> bool:
+            if self.process is None or self.process.poll() is not None:
+                time.sleep(1)
+                self._start()
+            return self.log.read_text().count(_READY) > said
+
+        wait(ready, "the services are ready", self.logs)
+
+    def _start(self) -> None:
         extra = {"PYTHONUNBUFFERED": "1"}
         if self.database is not None:
             extra["TUNETRAIL_DATABASE"] = f"postgresql://{self.database.address}"
@@ -146,7 +157,8 @@ class Services:
 
     def stop(self) -> None:
         """Ask them to stop, and wait."""
-        assert self.process is not None
+        if self.process is None:
+            return
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(timeout=120)
 
@@ -207,17 +219,7 @@ class Services:
             self.database.start()
         if self.process.poll() is not None:
             time.sleep(3 * chance.random())
-            said = self.log.read_text().count(_READY)
             self.start()
-            wait(lambda: self.log.read_text().count(_READY) > said or self._again(), "ready")
-
-    def _again(self) -> bool:
-        """Start them again if they ended: the ports may be in use for a moment. Always False."""
-        assert self.process is not None
-        if self.process.poll() is not None:
-            time.sleep(1)
-            self.start()
-        return False
 
 
 def _command(process: psutil.Process) -> list[str]:
@@ -512,8 +514,9 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         database = None if options.sqlite else stack.enter_context(postgres_server())
         services = Services(prepared(folder / "disturbed"), folder / "services.txt", database)
-        services.start()
         stack.callback(services.stop)
+        services.start()
+        say("the services are ready")
         usual = first_version(services, folder / "calm")
         say("the first version is kept")
         outcomes = list(kill_series(services, plan, usual, random.Random(options.seed), say))

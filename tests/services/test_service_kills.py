@@ -32,8 +32,8 @@ def test_three_kills_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, value)
     with postgres_server() as database:
         services = Services(prepared(tmp_path / "disturbed"), tmp_path / "services.txt", database)
-        services.start()
         try:
+            services.start()
             usual = first_version(services, tmp_path / "calm")
             chance = random.Random(7)
             kills = list(kill_series(services, [THREE], usual / 2, chance, print))
