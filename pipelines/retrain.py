@@ -33,11 +33,11 @@ from pipelines.server import connect, wait_until_ready
 from tunetrail import logs
 from tunetrail.dag import Dag, project_root
 from tunetrail.errors import TuneTrailError, Unreachable
-from tunetrail.files import STATE_DIR, read_json, write_text
+from tunetrail.files import STATE_DIR, read_json, write_json, write_text
 from tunetrail.gate.words import in_words
 from tunetrail.init.champion import check_champion, write_champion
 from tunetrail.intake import Version, intake
-from tunetrail.intake.record import VERSIONS
+from tunetrail.intake.record import VERSIONS, versions
 from tunetrail.layout import CARD, COMPARISON, REPORT
 from tunetrail.params import Params, read_params
 from tunetrail.place import CHAMPIONS
@@ -56,6 +56,9 @@ REPORT_FILE = "retrain.md"
 
 #: What is trained: the champion's method of each task, or the whole comparison.
 Methods = Literal["champion", "all"]
+
+#: Task → the last data version that a report had.
+_TOLD = STATE_DIR / "told.json"
 
 
 @dataclass
@@ -245,16 +248,14 @@ def _steps(
 
     # DVC is the one cache: Prefect keeps states, not results.
     options: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+    told = _told(params)
 
     @task(name="intake", task_run_name="intake-{name}", **options)
     def take_in(name: str) -> None:
         try:
-            version = intake(Path.cwd(), name, say=console.print)
+            intake(Path.cwd(), name, say=console.print)
         except TuneTrailError as error:  # files that cannot be read as the task's data
             report.rejected[f"{name}, files in {_INCOMING / name}"] = [str(error)]
-            return
-        if version is not None:
-            _note(report, version)
 
     @task(name="run", **options)
     def run() -> None:
@@ -277,19 +278,42 @@ def _steps(
     for name in params.tasks:
         if (_INCOMING / name).is_dir():
             take_in(name)
+        for version in versions(Path.cwd(), name):
+            if version.number > told[name]:
+                _note(report, version)
     if not report.rejected:  # else the data is as it was, and somebody has to look at it first
         run()
     if not (report.rejected or report.failed):
         keep()
     write_text(STATE_DIR / REPORT_FILE, report.markdown())
-    create_markdown_artifact(key="retrain", markdown=report.markdown(), description=report.headline)
+    if not report.nothing:
+        create_markdown_artifact(
+            key="retrain", markdown=report.markdown(), description=report.headline
+        )
     _notify(report, params)
+    write_json(_TOLD, {name: _last(name) for name in params.tasks})
     if report.failing:
         raise Failing(report)
     return report
 
 
+def _told(params: Params) -> dict[str, int]:
+    """Task → the last data version that a report had. One that a killed retraining took in is later
+    than that, and is reported by the next."""
+    known: dict[str, int] = read_json(_TOLD) if _TOLD.exists() else {}
+    if missing := {name: _last(name) for name in params.tasks if name not in known}:
+        known |= missing
+        write_json(_TOLD, known)
+    return known
+
+
+def _last(task: str) -> int:
+    return max((version.number for version in versions(Path.cwd(), task)), default=0)
+
+
 def _note(report: Report, version: Version) -> None:
+    if version.origin == "found":  # the data as it was before there were versions
+        return
     name = f"{version.task} {version.number}"
     if version.accepted:
         report.accepted.append(name)

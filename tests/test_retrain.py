@@ -206,6 +206,8 @@ def test_new_rows_are_trained_on_and_bad_ones_stop_it(tmp_path: Path) -> None:
 
     (incoming / "tuesday.csv").write_text("sentence,class\n" + '"same text",good\n' * 400)
     before = (project.root / "data" / "own.csv").read_bytes()
+    # As a flow leaves it that is killed before it could say so.
+    assert project.command("tunetrail", "intake", "own").returncode == 1
     refused = retrain(code=1)
     assert list(refused["rejected"]) == ["own 3"]
     assert any("duplicates" in reason for reason in refused["rejected"]["own 3"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,9 @@ from tunetrail.tracking.parameters import parameters, share
 from tunetrail.tracking.promotion import champion_methods, roll_back, settle
 from tunetrail.tracking.tags import CONTENT_TAG, ONNX_TAG, RUN_TAG
 
+#: Longest time that it takes to bring a run to MLflow, in seconds.
+_AT_WORK = 3600.0
+
 _SERVED_MODEL = Path(__file__).with_name("served_model.py")
 
 
@@ -52,8 +56,8 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
         decisions of the gate.
 
     Raises:
-        Unreachable: The tracking server cannot be used. What it has by then is completed by the
-            next call.
+        Unreachable: The tracking server cannot be used, or is lost on the way. What it has by then
+            is completed by the next call.
         TuneTrailError: The receipt is of another version, or a model file is not the one in it.
     """
     wanted = read_json(receipt)
@@ -151,6 +155,9 @@ def _bring_receipt(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
             lineage.bring(client, root / "runs" / "lineage" / model["task"], model)
             decision = settle(client, root, model, version_, policy)
             done["decisions"] += [decision] if decision else []
+        for left in present.values():
+            if CONTENT_TAG not in left.data.tags and _abandoned(left):
+                client.delete_run(left.info.run_id)
     return done
 
 
@@ -195,10 +202,11 @@ def _connected(project: str) -> Iterator[tuple[Any, str]]:
     with reached(uri) as client:
         experiment = client.get_experiment_by_name(project)
         if experiment is not None:
-            yield client, str(experiment.experiment_id)
-            return
-        artifacts = (STATE_DIR / "mlflow" / "artifacts").absolute().as_uri() if local else None
-        yield client, str(client.create_experiment(project, artifact_location=artifacts))
+            number = experiment.experiment_id
+        else:
+            artifacts = (STATE_DIR / "mlflow" / "artifacts").absolute().as_uri() if local else None
+            number = client.create_experiment(project, artifact_location=artifacts)
+        yield client, str(number)
 
 
 def create_store(root: Path) -> None:
@@ -250,16 +258,34 @@ def _bring(
 
 
 def _present_runs(client: Any, experiment: str) -> dict[tuple[str, str], Any]:
-    """Run digest and label of the method → MLflow run."""
+    """Run digest and label of the method → MLflow run.
+
+    A server that is killed while it answers is asked again, and may have made the run already: of
+    two, the one that is not whole goes.
+    """
     found: dict[tuple[str, str], Any] = {}
     token = None
     while True:
         page = client.search_runs([experiment], max_results=1000, page_token=token)
-        known = [(run, run.data.tags) for run in page if RUN_TAG in run.data.tags]
-        found |= {(tags[RUN_TAG], tags.get("method", "")): run for run, tags in known}
+        for run in page:
+            tags = run.data.tags
+            if RUN_TAG not in tags:
+                continue
+            twin = found.setdefault((tags[RUN_TAG], tags.get("method", "")), run)
+            if twin is not run:
+                spare = twin if CONTENT_TAG in tags else run
+                client.delete_run(spare.info.run_id)
+                if spare is twin:
+                    found[tags[RUN_TAG], tags.get("method", "")] = run
         token = page.token
         if not token:
             return found
+
+
+def _abandoned(run: Any) -> bool:
+    """Whether a run that is not whole is too old for somebody to be at it: a killed sync left it,
+    and results have changed since."""
+    return time.time() - run.info.start_time / 1000 > _AT_WORK
 
 
 def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any]:
@@ -368,11 +394,7 @@ def _register(
     """Make sure that the winner is a version; the version, and whether it had to be created."""
     name = model["name"]
     versions_ = client.search_model_versions(f"name='{name}'")
-    same = [
-        v
-        for v in versions_
-        if v.tags.get(ONNX_TAG) == model["onnx_sha256"] and v.tags.get(RUN_TAG) == model["run"]
-    ]
+    same = _alike(versions_, model)
     if not same:
         exported = root / "runs" / "export" / model["task"] / model["label"]
         if file_digest(exported / MODEL) != model["onnx_sha256"]:
@@ -386,13 +408,24 @@ def _register(
         for left in client.search_logged_models([experiment], f"source_run_id='{run_id}'"):
             if left.model_uri not in used:  # killed before it became a version
                 client.delete_logged_model(left.model_id)
-        return _log_version(client, root, exported, model, run_id), True
-    return same[0], False
+        _log_version(client, root, exported, model, run_id)
+        versions_ = client.search_model_versions(f"name='{name}'")
+    first, *twins = _alike(versions_, model)
+    for twin in twins:  # asked for again, because the server was killed while it answered
+        client.delete_model_version(name, twin.version)
+    return first, not same
+
+
+def _alike(versions_: Any, model: dict[str, Any]) -> list[Any]:
+    """The versions of a winner, the first one first."""
+    wanted = (model["onnx_sha256"], model["run"])
+    found = [v for v in versions_ if (v.tags.get(ONNX_TAG), v.tags.get(RUN_TAG)) == wanted]
+    return sorted(found, key=lambda v: int(v.version))
 
 
 def _log_version(
     client: Any, root: Path, exported: Path, model: dict[str, Any], run_id: str
-) -> Any:
+) -> None:
     import mlflow
     from mlflow.models import infer_signature
 
@@ -418,7 +451,7 @@ def _log_version(
                 for package in ("mlflow-skinny", "onnxruntime", "tokenizers", "numpy", "pandas")
             ],
         )
-    return client.create_model_version(
+    client.create_model_version(
         model["name"],
         source=logged.model_uri,
         run_id=run_id,
