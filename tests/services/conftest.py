@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.ray_runs import ssh_server
+
 #: PostgreSQL refuses to run as root; Debian's package makes a user for it.
 _USER = "postgres"
 
@@ -22,6 +24,13 @@ _USER = "postgres"
 def _demote() -> dict[str, Any]:
     """Options of subprocess that give root's rights away."""
     return {"user": _USER, "group": pwd.getpwnam(_USER).pw_gid} if os.geteuid() == 0 else {}
+
+
+@pytest.fixture
+def ssh(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An SSH server on a free loopback port; the options of a DVC remote on it."""
+    with ssh_server(tmp_path / "ssh") as options:
+        yield options
 
 
 @pytest.fixture(scope="module")
