@@ -51,6 +51,10 @@ def do(name: str, task: exchange.Errand, agreed: exchange.Terms) -> exchange.Don
         return exchange.perform(task, agreed, exchange.node_folder(), _execute)
 
 
+def _elsewhere() -> None:
+    """What stands for the flow on nodes, where only its name is known."""
+
+
 def _execute(command: str, folder: Path, log: Path) -> None:
     run_command(command, log, folder=folder)
 
@@ -84,7 +88,9 @@ class Cluster:
         width: Stages that are executed side by side.
     """
 
-    def __init__(self, runner: Runner, root: Path, agreed: exchange.Terms) -> None:
+    def __init__(
+        self, runner: Runner, root: Path, store: exchange.Store, agreed: exchange.Terms
+    ) -> None:
         self._address = runner.address
         self._options = {
             "num_cpus": runner.cpus,
@@ -92,8 +98,7 @@ class Cluster:
             "max_retries": _LOST,
         }
         self.width = runner.width or _room(runner)
-        self._root, self._agreed = root, agreed
-        self._store = exchange.Store(open_repo(root))
+        self._root, self._store, self._agreed = root, store, agreed
         self._sent: dict[str, exchange.Errand] = {}
 
     def task_runner(self) -> Any:
@@ -102,11 +107,19 @@ class Cluster:
 
         return RayTaskRunner(address=self._address)
 
-    def reserving(self) -> Any:
+    @contextlib.contextmanager
+    def submitting(self) -> Iterator[None]:
         """Context in which a task that is submitted reserves what a stage needs."""
+        from prefect import Flow
+        from prefect.context import FlowRunContext
         from prefect_ray.context import remote_options
 
-        return remote_options(**self._options)
+        context = FlowRunContext.get()
+        assert context is not None, "outside of a flow"
+        # Prefect sends the flow along; ours holds what belongs to this process.
+        stand_in = Flow(fn=_elsewhere, name="compare")
+        with remote_options(**self._options), context.model_copy(update={"flow": stand_in}):
+            yield
 
     def takes(self, cell: Cell) -> bool:
         """Whether a cell is executed on a node."""
@@ -164,13 +177,14 @@ def joined(runner: Runner, root: Path) -> Iterator[Cluster]:
     """
     ray = _ray()
     agreed = exchange.terms(root)
-    exchange.Store(open_repo(root)).check()
+    store = exchange.Store(open_repo(root))
+    store.check()
     _check_answers(runner.address)
     _connect(ray, runner.address)
     try:
         _check_prefect(ray)
         _try_nodes(ray, agreed)
-        yield Cluster(runner, root, agreed)
+        yield Cluster(runner, root, store, agreed)
     finally:
         ray.shutdown()  # ends whatever this process has on nodes
 

@@ -188,7 +188,7 @@ def run_stale(
         if cluster is None or not cluster.takes(cell):
             arguments = {"name": cell.name, "command": cell.command}
             return here.submit(execute.with_options(name=cell.stage), arguments)
-        with cluster.reserving():
+        with cluster.submitting():
             away = execute_away.with_options(name=cell.stage)
             future: PrefectFuture[Any] = away.submit(**cluster.send(dag, cell.name))
         display.started(cell.name)

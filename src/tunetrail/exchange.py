@@ -24,6 +24,7 @@ from itertools import count
 from pathlib import Path
 from platform import python_version_tuple
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
@@ -68,7 +69,7 @@ class Terms:
     """
 
     remote: str
-    options: dict[str, Any]
+    options: dict[str, str]
     code: str
     versions: dict[str, str]
 
@@ -334,13 +335,18 @@ def terms(root: Path) -> Terms:
             "other machines get",
             f"`dvc remote add --force --default {name} URL`; secrets stay in .dvc/config.local",
         )
-    if masked(options["url"]) != options["url"]:
+    url = urlsplit(options["url"])
+    if url.password or url.query:
         raise TuneTrailError(
             f"the url of DVC's remote '{name}' holds a secret: {masked(options['url'])}",
             "leave it out there; each machine has its own credentials (environment, SSH agent, "
             "`dvc remote modify --global`)",
         )
-    shared = {key: value for key, value in options.items() if not _SECRET.search(key)}
+    shared = {
+        key: str(getattr(value, "def_path", value))  # of a path with ~, which each expands itself
+        for key, value in options.items()
+        if not _SECRET.search(key)
+    }
     return Terms(name, shared, package_digest(*_PACKAGES), _versions())
 
 
