@@ -89,7 +89,7 @@ class Cluster:
     """
 
     def __init__(
-        self, runner: Runner, root: Path, store: exchange.Store, agreed: exchange.Terms
+        self, runner: Runner, width: int, root: Path, store: exchange.Store, agreed: exchange.Terms
     ) -> None:
         self._address = runner.address
         self._options = {
@@ -97,7 +97,7 @@ class Cluster:
             "num_gpus": runner.gpus,
             "max_retries": _LOST,
         }
-        self.width = runner.width or _room(runner)
+        self.width = width
         self._root, self._store, self._agreed = root, store, agreed
         self._sent: dict[str, exchange.Errand] = {}
 
@@ -182,9 +182,17 @@ def joined(runner: Runner, root: Path) -> Iterator[Cluster]:
     _check_answers(runner.address)
     _connect(ray, runner.address)
     try:
-        _check_prefect(ray)
-        _try_nodes(ray, agreed)
-        yield Cluster(runner, root, store, agreed)
+        nodes = [node for node in ray.nodes() if node["Alive"] and _fitting(runner, node)]
+        width = runner.width or sum(_fitting(runner, node) for node in nodes)
+        if not width:
+            raise TuneTrailError(
+                f"no node of the cluster has runner.cpus: {runner.cpus:g} and runner.gpus: "
+                f"{runner.gpus:g}",
+                "ask for less, or give runner.width where nodes come when they are needed",
+            )
+        _check_prefect(nodes)
+        _try_nodes(ray, nodes, agreed)
+        yield Cluster(runner, width, root, store, agreed)
     finally:
         ray.shutdown()  # ends whatever this process has on nodes
 
@@ -238,7 +246,7 @@ def _unreachable(address: str, error: Exception) -> TuneTrailError:
     )
 
 
-def _check_prefect(ray: Any) -> None:
+def _check_prefect(nodes: list[dict[str, Any]]) -> None:
     """Check that nodes reach Prefect's API, to which they report.
 
     Raises:
@@ -249,8 +257,8 @@ def _check_prefect(ray: Any) -> None:
     host = urlsplit(PREFECT_API_URL.value() or "//127.0.0.1").hostname
     if host not in ("127.0.0.1", "localhost", "::1"):
         return
-    others = [node["NodeManagerAddress"] for node in _alive(ray)]
-    others = sorted({address for address in others if not _is_own(address)})
+    addresses = {node["NodeManagerAddress"] for node in nodes}
+    others = sorted(address for address in addresses if not _is_own(address))
     if others:
         raise TuneTrailError(
             f"the cluster has nodes on other machines ({', '.join(others[:3])}), which do not "
@@ -269,11 +277,7 @@ def _is_own(address: str) -> bool:
     return True
 
 
-def _alive(ray: Any) -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]
-
-
-def _try_nodes(ray: Any, agreed: exchange.Terms) -> None:
+def _try_nodes(ray: Any, nodes: list[dict[str, Any]], agreed: exchange.Terms) -> None:
     """Let every node say whether it can do errands; one that comes later says so by itself.
 
     Raises:
@@ -286,7 +290,7 @@ def _try_nodes(ray: Any, agreed: exchange.Terms) -> None:
         trial.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ).remote(agreed)
-        for node in _alive(ray)
+        for node in nodes
     ]
     try:
         found = ray.get(asked, timeout=_SECONDS_TO_TRY)
@@ -301,26 +305,10 @@ def _try_nodes(ray: Any, agreed: exchange.Terms) -> None:
         raise wrong[0]
 
 
-def _room(runner: Runner) -> int:
-    """Stages that the nodes have room for.
-
-    Raises:
-        TuneTrailError: None.
-    """
-    import ray
-
-    nodes = [node["Resources"] for node in _alive(ray)]
-    shares = [
-        min(
-            int(node.get("CPU", 0) / runner.cpus + 1e-9),
-            int(node.get("GPU", 0) / runner.gpus + 1e-9) if runner.gpus else 1 << 30,
-        )
-        for node in nodes
-    ]
-    if not sum(shares):
-        raise TuneTrailError(
-            f"no node of the cluster has runner.cpus: {runner.cpus:g} and runner.gpus: "
-            f"{runner.gpus:g}",
-            "ask for less, or give runner.width where nodes come when they are needed",
-        )
-    return sum(shares)
+def _fitting(runner: Runner, node: dict[str, Any]) -> int:
+    """Stages that a node has room for at a time."""
+    has = node["Resources"]
+    shares = [has.get("CPU", 0) / runner.cpus]
+    if runner.gpus:
+        shares.append(has.get("GPU", 0) / runner.gpus)
+    return int(min(shares) + 1e-9)
