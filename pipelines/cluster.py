@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipelines.workers import WorkerDied, run_command, start_server
+from pipelines.workers import StageCrashed, WorkerDied, run_command, start_server
 from tunetrail import exchange
 from tunetrail.dag import Cell, Dag, open_repo
 from tunetrail.errors import TuneTrailError
@@ -139,16 +139,18 @@ class Cluster:
 
         Raises:
             WorkerDied: The nodes that executed it were lost, one after the other.
+            StageCrashed: A node could not begin it.
             Exception: Whatever the stage raised.
         """
         import ray
 
         try:
             done: exchange.Done | None = future.result()
+        except ray.exceptions.RayTaskError as error:
+            raise StageCrashed(f"a node could not begin it: {_last_line(error)}") from None
         except ray.exceptions.RayError as error:
-            said = str(error).strip().splitlines()
             raise WorkerDied(
-                f"its Ray worker was lost {1 + _LOST} times, last: {said[0] if said else error}\n"
+                f"its Ray worker was lost {1 + _LOST} times, last: {_last_line(error)}\n"
                 "  fix: `ray status` shows the nodes that are left; where one ran out of memory, "
                 "raise runner.cpus or runner.gpus, so that fewer stages share a node"
             ) from None
@@ -295,14 +297,19 @@ def _try_nodes(ray: Any, nodes: list[dict[str, Any]], agreed: exchange.Terms) ->
     try:
         found = ray.get(asked, timeout=_SECONDS_TO_TRY)
     except ray.exceptions.RayError as error:
-        said = str(error).strip().splitlines()
         raise TuneTrailError(
-            f"a node of the cluster cannot start TuneTrail: {said[-1] if said else error}",
+            f"a node of the cluster cannot start TuneTrail: {_last_line(error)}",
             "install the same version of TuneTrail, with its requirements.lock, on every node",
         ) from None
     wrong = [error for error in found if error is not None]
     if wrong:
         raise wrong[0]
+
+
+def _last_line(error: BaseException) -> str:
+    """Of an error with a traceback in its text: what it is about."""
+    said = str(error).strip().splitlines()
+    return said[-1].strip() if said else type(error).__name__
 
 
 def _fitting(runner: Runner, node: dict[str, Any]) -> int:
