@@ -34,6 +34,7 @@ _TREE = (
     "dvc.yaml",
     "params.yaml",
     ".dvc/config",
+    ".dvcignore",
 )
 
 
@@ -46,14 +47,8 @@ def prepared_task(task: TaskSpec, folder: Path) -> tuple[Path, Path]:
     return folder / "base" / "model", folder / "prepared" / "fit"
 
 
-def run_flow(root: Path, changes: dict[str, Any]) -> None:
-    """Run the shipped flow on a copy of this checkout, with these keys of params.yaml changed.
-
-    A folder in which it ran before goes on where it stopped.
-
-    Raises:
-        subprocess.CalledProcessError: The flow failed; it has said why.
-    """
+def checkout(root: Path, changes: dict[str, Any]) -> None:
+    """Make a copy of this checkout, or bring one up to date, with these keys of params.yaml."""
     for name in _TREE:
         source, target = Path(name), root / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +61,17 @@ def run_flow(root: Path, changes: dict[str, Any]) -> None:
     for key, value in changes.items():
         params[key] = params[key] | value if key == "base" else value
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def run_flow(root: Path, changes: dict[str, Any]) -> None:
+    """Run the shipped flow on a copy of this checkout, with these keys of params.yaml changed.
+
+    A folder in which it ran before goes on where it stopped.
+
+    Raises:
+        subprocess.CalledProcessError: The flow failed; it has said why.
+    """
+    checkout(root, changes)
     environment = os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
     command = [sys.executable, "-m", "pipelines.compare"]
     subprocess.run(command, cwd=root, env=environment, check=True)

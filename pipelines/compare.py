@@ -29,15 +29,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from pipelines.cluster import Cluster, do, joined, worth_retrying
 from pipelines.environment import configure_prefect
 from pipelines.progress import Display, show_results
 from pipelines.scheduler import Scheduler
 from pipelines.server import connect, leave, lost, unreachable, wait_until_ready
-from pipelines.workers import WorkerDied, end_all, run_command, start_server
+from pipelines.workers import end_all, run_command, start_server
 from tunetrail import logs
 from tunetrail.dag import Cell, Dag, project_root, stale_cells
 from tunetrail.errors import TuneTrailError, Unreachable, masked
 from tunetrail.estimate import Estimator, known_durations, remember
+from tunetrail.exchange import Done
 from tunetrail.files import STATE_DIR, read_json
 from tunetrail.gate.words import in_words
 from tunetrail.layout import REPORT
@@ -116,9 +118,24 @@ def _stop(number: int, _: Any) -> None:
 
 
 def run_stale(
-    dag: Dag, stale: dict[str, list[str]], project: str, width: int, display: Display, whole: bool
+    dag: Dag,
+    stale: dict[str, list[str]],
+    project: str,
+    width: int,
+    display: Display,
+    whole: bool,
+    cluster: Cluster | None = None,
 ) -> Outcome:
     """Run the Prefect flow over the stale cells; one that is whole shows the comparison.
+
+    Args:
+        dag: The graph.
+        stale: What is to be looked at (see :func:`tunetrail.dag.stale_cells`).
+        project: Name of the comparison.
+        width: Stages side by side on this machine.
+        display: Where progress is shown.
+        whole: Whether it is the comparison, which is shown, and not a champion alone.
+        cluster: Where trainings are executed; None: here.
 
     Raises:
         TuneTrailError: Prefect's API stopped answering before all was done.
@@ -128,35 +145,34 @@ def run_stale(
     from prefect import flow, task
     from prefect.artifacts import create_table_artifact
     from prefect.cache_policies import NO_CACHE
-    from prefect.client.schemas.objects import State, TaskRun
     from prefect.futures import PrefectFuture
     from prefect.task_runners import ThreadPoolTaskRunner
-    from prefect.tasks import Task
-
-    def worth_retrying(_: Task[Any, Any], __: TaskRun, state: State[Any]) -> bool:
-        return isinstance(state.result(raise_on_failure=False), WorkerDied)
 
     # DVC is the one cache: Prefect keeps states, not results.
-    @task(
-        task_run_name="{name}",
-        retries=2,
-        retry_delay_seconds=1,
-        retry_condition_fn=worth_retrying,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-    )
+    settings: dict[str, Any] = {
+        "task_run_name": "{name}",
+        "retries": 2,
+        "retry_delay_seconds": 1,
+        "retry_condition_fn": worth_retrying,
+        "cache_policy": NO_CACHE,
+        "persist_result": False,
+    }
+
+    @task(**settings)
     def execute(name: str, command: str) -> None:
         display.started(name)
         log = STATE_DIR / "logs" / f"{name}.log"
         _log.info("%s begins, log in %s", name, log)
         run_command(command, log, lambda *state: display.step(name, *state))
 
+    execute_away = task(**settings)(do)
+
     outcome = Outcome()
     # Twice the width is handed over, so that no worker waits while a result is recorded; the task
     # runner keeps the width.
-    scheduler = Scheduler(dag.cells, 2 * width)
+    scheduler = Scheduler(dag.cells, 2 * (width if cluster is None else cluster.width))
     # Simple, because a signal's handler may put something into it at any moment.
-    events: queue.SimpleQueue[tuple[Cell, PrefectFuture[None]] | int] = queue.SimpleQueue()
+    events: queue.SimpleQueue[tuple[Cell, PrefectFuture[Any]] | int] = queue.SimpleQueue()
 
     stopping = False
 
@@ -168,6 +184,20 @@ def run_stale(
             os._exit(128 + number)
         events.put(number)
 
+    here = ThreadPoolTaskRunner(max_workers=width)
+
+    def hand_out(cell: Cell) -> PrefectFuture[Any]:
+        """Have a cell executed, here or on the cluster."""
+        if cluster is None or not cluster.takes(cell):
+            arguments = {"name": cell.name, "command": cell.command}
+            return here.submit(execute.with_options(name=cell.stage), arguments)
+        with cluster.submitting():
+            away = execute_away.with_options(name=cell.stage)
+            future: PrefectFuture[Any] = away.submit(**cluster.send(dag, cell.name))
+        display.started(cell.name)
+        _log.info("%s is handed to the cluster", cell.name)
+        return future
+
     def look_at(cell: Cell) -> None:
         """Start a cell, or find that there is nothing to do for it."""
         if not dag.changes(cell.name):
@@ -176,18 +206,22 @@ def run_stale(
             outcome.restored.append(cell.name)
             _log.info("%s is restored from DVC's run cache", cell.name)
         else:
-            future = execute.with_options(name=cell.stage).submit(cell.name, cell.command)
+            future = hand_out(cell)
             future.add_done_callback(lambda done: events.put((cell, done)))
             return
         scheduler.finish(cell.name)
         if cell.name in stale:
             display.finished(cell.name)
 
-    def settle(cell: Cell, future: PrefectFuture[None]) -> None:
+    def settle(cell: Cell, future: PrefectFuture[Any]) -> None:
         """Record what a cell gave."""
-        future.result()
-        dag.record(cell.name)
-        outcome.executed.append(cell.name)
+        done: Done | None = future.result() if cluster is None else cluster.result(future)
+        if cluster is None or done is None:
+            dag.record(cell.name)
+        else:
+            cluster.receive(dag, cell.name, done)
+        again = done is not None and not done.executed  # somebody else's, from the remote
+        (outcome.restored if again else outcome.executed).append(cell.name)
         scheduler.finish(cell.name)
         display.finished(cell.name)
         _log.info("%s took %.1f s", cell.name, display.seconds[cell.name])
@@ -205,12 +239,13 @@ def run_stale(
                 outcome.blocked.append(lost)
                 display.finished(lost)
 
-    runner: Any = ThreadPoolTaskRunner(max_workers=width)
+    runner: Any = here if cluster is None else cluster.task_runner()
 
     @flow(name="compare", flow_run_name="{project}", task_runner=runner)
     def compare(project: str) -> None:
         nonlocal stopping
-        with signals_to(stop, signal.SIGTERM):  # Prefect has put a handler of its own there
+        # Prefect has put a handler of its own there.
+        with here, signals_to(stop, signal.SIGTERM):
             while scheduler.busy:
                 while (ready := scheduler.next()) is not None:
                     with failing(ready):
@@ -434,27 +469,39 @@ def _execute(params: Params, workers: int, console: Console, whole: bool = True)
     root = Path.cwd()
     dag = Dag(root)
     with dag.claimed():
-        return _execute_stale(dag, root, params, width, console, whole)
+        stale = stale_cells(dag)
+        if not stale:
+            console.print("Everything is up to date.")
+            return Outcome()
+        # A champion alone is a few runs, and its folder holds links that nodes do not have.
+        if params.runner.kind == "local" or not whole:
+            return _execute_stale(dag, stale, params, width, console, whole)
+        with joined(params.runner, root) as cluster:
+            return _execute_stale(dag, stale, params, width, console, whole, cluster)
 
 
 def _execute_stale(
-    dag: Dag, root: Path, params: Params, width: int, console: Console, whole: bool
+    dag: Dag,
+    stale: dict[str, list[str]],
+    params: Params,
+    width: int,
+    console: Console,
+    whole: bool,
+    cluster: Cluster | None = None,
 ) -> Outcome:
-    stale = stale_cells(dag)
-    if not stale:
-        console.print("Everything is up to date.")
-        return Outcome()
+    root = Path.cwd()
     runs = sum(dag.cells[name].trains for name in stale)
     console.print(
         f"{len(stale)} of {len(dag.cells)} stages are stale, {runs} of them runs; "
-        f"{width} side by side"
+        + (f"{width} side by side" if cluster is None else f"{cluster.width} at a time on nodes")
     )
     connect()
     start_server()
     estimator = Estimator(known_durations(root, params))
-    with Display(console, [dag.cells[name] for name in stale], estimator, width) as display:
+    shown = width if cluster is None else cluster.width
+    with Display(console, [dag.cells[name] for name in stale], estimator, shown) as display:
         try:
-            return run_stale(dag, stale, params.project, width, display, whole)
+            return run_stale(dag, stale, params.project, width, display, whole, cluster)
         finally:
             with contextlib.suppress(OSError):  # a full disk: it is only for the time left
                 remember(root, display.seconds)

@@ -69,13 +69,16 @@ def _kill(process: int) -> None:
             kill(process, signal.SIGKILL)
 
 
-def run_command(command: str, log: Path, report: Report | None = None) -> None:
+def run_command(
+    command: str, log: Path, report: Report | None = None, folder: Path | None = None
+) -> None:
     """Run one ``tunetrail`` command in a worker and wait for it.
 
     Args:
         command: The command of a stage.
         log: File for the worker's output.
         report: Called with a training's step, steps and loss.
+        folder: The project that it runs in (default: the working folder).
 
     Raises:
         TuneTrailError: The command refused its input.
@@ -92,7 +95,8 @@ def run_command(command: str, log: Path, report: Report | None = None) -> None:
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
     process = context.Process(
-        target=_work, args=(arguments, str(log), os.getcwd(), dict(os.environ), theirs)
+        target=_work,
+        args=(arguments, str(log), str(folder or Path.cwd()), dict(os.environ), theirs),
     )
     process.start()
     theirs.close()

@@ -108,6 +108,7 @@ UNKNOWN = [
     ("tasks/movie/metrics", ["acuracy"], "tasks.movie: unknown metric 'acuracy'", "accuracy"),
     ("tasks/movie/waive", {"lenght": "x"}, "unknown check 'lenght'", "length"),
     ("limits", {"latency": 5}, "limits: unknown key 'latency'", "latency_ms"),
+    ("runner", {"kind": "ray", "gpu": 1}, "runner: unknown key 'gpu'", "gpus"),
     ("baseline", "ful", "unknown baseline 'ful'", "full"),
 ]
 
@@ -151,7 +152,12 @@ REFUSED = [
     ("seeds", [True], "'seeds' is [True]: true and false are not valid here"),
     ("training/batch_size", True, "'training.batch_size' is True: true and false are not valid"),
     ("tasks/own", {**OWN, "labels": [True, False]}, "'labels' is [True, False]: true and false"),
+    ("runner", {"kind": "slurm"}, "'runner.kind' is 'slurm': input should be 'local' or 'ray'"),
+    ("runner", {"cpus": 2}, "'cpus' is only for `kind: ray`"),
+    ("runner", {"kind": "ray", "address": "host"}, "give 'auto', 'host:port' or 'ray://host:port'"),
+    ("runner", {"kind": "ray", "gpus": 1.5}, "more than one GPU must be a whole number"),
     # out of range
+    ("runner", {"kind": "ray", "cpus": 0}, "'runner.cpus' is 0: input should be greater than 0"),
     ("budgets/full/fraction", 0, "'budgets.full.fraction' is 0: input should be greater than 0"),
     ("budgets/full/fraction", 1.5, "'budgets.full.fraction' is 1.5: input should be less than or"),
     ("budgets/full/fraction", float("nan"), "'budgets.full.fraction' is nan: "),

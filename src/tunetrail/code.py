@@ -17,6 +17,22 @@ def code_digest(*modules: str) -> str:
     return digest_of({name: file_digest(path) for name, path in sources(*modules).items()})
 
 
+def package_digest(*packages: str) -> str:
+    """sha256 (hex) over the names and bytes of every module of the installed ``packages``.
+
+    Raises:
+        ModuleNotFoundError: One is not installed.
+    """
+    found = {}
+    for package in packages:
+        path = _file(package)
+        if path is None:
+            raise ModuleNotFoundError(package)
+        for module in path.parent.rglob("*.py"):
+            found[f"{package}/{module.relative_to(path.parent).as_posix()}"] = file_digest(module)
+    return digest_of(found)
+
+
 def sources(*modules: str) -> dict[str, Path]:
     """Module name → file of ``modules`` and every TuneTrail module they import, in turn.
 

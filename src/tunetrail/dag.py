@@ -1,8 +1,8 @@
 """DVC's graph of stages: what is stale and why, and recording what was executed elsewhere.
 
-Only this module and ``datafiles`` touch DVC's Python API, parts of which are semi-private; DVC is
-pinned to one minor series and a test compares the lock file with that of plain ``dvc repro``. One
-thread uses a :class:`Dag`; commands may run anywhere meanwhile.
+Only this module, ``datafiles`` and ``exchange`` touch DVC's Python API, parts of which are
+semi-private; DVC is pinned to one minor series and a test compares the lock file with that of plain
+``dvc repro``. One thread uses a :class:`Dag`; commands may run anywhere meanwhile.
 """
 
 from __future__ import annotations
@@ -67,6 +67,21 @@ class Cell:
     def trains(self) -> bool:
         """Whether it trains a run."""
         return self.stage in ("train", "train_more")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What decides what a cell gives.
+
+    Attributes:
+        key: DVC's name for it (sha256, hex): command, inputs and parameters by their content.
+        definition: The stage as a dvc.yaml has it.
+        inputs: Every file that it reads and that is not code, relative to the project → md5.
+    """
+
+    key: str
+    definition: dict[str, Any]
+    inputs: dict[str, str]
 
 
 class Dag:
@@ -225,6 +240,25 @@ class Dag:
             self._save(stage)
             return True
 
+    def execution(self, name: str) -> Execution:
+        """What is to be executed, of a cell that :meth:`begin` announced."""
+        from dvc.stage.cache import _get_stage_hash
+        from dvc.stage.serialize import to_pipeline_file
+
+        stage = self._stages[name]
+        definition = json.loads(json.dumps(to_pipeline_file(stage)[stage.name]))
+        inputs = {}
+        for dep in stage.deps:
+            path = Path(self._shown(dep))
+            if dep.hash_info.name != "md5" or path.is_relative_to(CODE):  # parameters, or code
+                continue
+            if dep.hash_info.isdir:
+                listed = {Path(path, *parts): digest.value for parts, _, digest in dep.obj}
+            else:
+                listed = {path: dep.hash_info.value}
+            inputs |= {file.as_posix(): md5 for file, md5 in listed.items()}
+        return Execution(_get_stage_hash(stage), definition, inputs)
+
     def record(self, name: str) -> None:
         """Record an execution that :meth:`begin` announced: hashes, cache, run cache, dvc.lock.
 
@@ -331,8 +365,12 @@ class Dag:
         return locked(self._repo)
 
 
-def open_repo(root: Path) -> Any:
+def open_repo(root: Path, mend: bool = True) -> Any:
     """DVC's view of the project in ``root``; it waits for other commands, and is quiet.
+
+    Args:
+        root: The project.
+        mend: Clear away what killed commands left; not where projects share a cache.
 
     Raises:
         TuneTrailError: DVC cannot read the project.
@@ -352,7 +390,8 @@ def open_repo(root: Path) -> Any:
     try:
         # A finished stage is never given up because some DVC command is busy for a moment.
         repo = Repo(str(root), _wait_for_lock=True)
-        _mend(repo)
+        if mend:
+            _mend(repo)
     except DvcException as error:
         raise unreadable(root, error) from None
     return repo

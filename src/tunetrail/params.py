@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunetrail import methods, metrics
 from tunetrail.errors import TuneTrailError, unknown
@@ -82,6 +82,43 @@ class Retrain(Settings):
     )
 
 
+class Runner(Settings):
+    """Where the flow executes trainings and what needs no timing. It decides no result."""
+
+    kind: Literal["local", "ray"] = Field(
+        default="local", description="processes of this machine, or a Ray cluster"
+    )
+    address: str = Field(
+        default="auto", description="of the cluster: auto, host:port or ray://host:port"
+    )
+    cpus: float = Field(default=1, gt=0, description="that a stage reserves on its node")
+    gpus: float = Field(default=0, ge=0, description="that a stage reserves: 0.25 lets four share")
+    width: int | None = Field(
+        default=None, ge=1, description="stages side by side (default: as nodes have room)"
+    )
+
+    @field_validator("address")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        if value != "auto" and not re.fullmatch(r"(ray://)?[^/\s:@]+:\d{1,5}", value):
+            raise ValueError("give 'auto', 'host:port' or 'ray://host:port'")
+        return value
+
+    @field_validator("gpus")
+    @classmethod
+    def _a_share(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("more than one GPU must be a whole number")
+        return value
+
+    @model_validator(mode="after")
+    def _only_of_ray(self) -> Runner:
+        given = self.model_fields_set - {"kind"}
+        if self.kind == "local" and given:
+            raise ValueError(f"'{min(given)}' is only for `kind: ray`")
+        return self
+
+
 class AddedRun(Settings):
     """A run beyond ``seeds``, with the main budget."""
 
@@ -139,6 +176,7 @@ class Params(Settings):
     gate: Gate = Field(default=Gate(), description="between champion and challenger")
 
     retrain: Retrain = Retrain()
+    runner: Runner = Field(default=Runner(), description="where the flow executes stages")
 
     @field_validator("project")
     @classmethod
