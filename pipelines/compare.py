@@ -36,7 +36,7 @@ from pipelines.server import connect, leave, lost, unreachable, wait_until_ready
 from pipelines.workers import WorkerDied, end_all, run_command, start_server
 from tunetrail import logs
 from tunetrail.dag import Cell, Dag, project_root, stale_cells
-from tunetrail.errors import TuneTrailError
+from tunetrail.errors import TrainingKilled, TuneTrailError
 from tunetrail.estimate import Estimator, known_durations, remember
 from tunetrail.files import STATE_DIR, read_json
 from tunetrail.gate.words import in_words
@@ -133,7 +133,7 @@ def run_stale(
     from prefect.tasks import Task
 
     def worth_retrying(_: Task[Any, Any], __: TaskRun, state: State[Any]) -> bool:
-        return isinstance(state.result(raise_on_failure=False), WorkerDied)
+        return isinstance(state.result(raise_on_failure=False), WorkerDied | TrainingKilled)
 
     # DVC is the one cache: Prefect keeps states, not results.
     @task(
@@ -337,7 +337,7 @@ def run_project(workers: int, console: Console) -> dict[str, Any]:
     path = Path("params.yaml")
     params = read_params(path)
     check_sources(params, path)
-    width = workers or max(1, (os.cpu_count() or 1) // params.numerics.threads)
+    width = workers or params.numerics.width
     timed = [budget.minutes for budget in params.budgets.values()]
     timed += [how.budget.minutes for how in params.pretraining.objectives().values()]
     if any(minutes is not None for minutes in timed):

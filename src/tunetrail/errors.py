@@ -31,6 +31,10 @@ class TrainingDiverged(TuneTrailError):
     """The loss of a run stopped being a finite number."""
 
 
+class TrainingKilled(TuneTrailError):
+    """One of several processes of a run ended without a word: worth another try."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> TuneTrailError:
     """Error for a name that is not in a closed set; names the nearest valid one."""
     options = sorted(known)
