@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from pipelines.workers import StageCrashed, WorkerDied, run_command, start_server
 from tunetrail import exchange
 from tunetrail.dag import Cell, Dag, open_repo
-from tunetrail.errors import TuneTrailError
+from tunetrail.errors import TrainingKilled, TuneTrailError
 from tunetrail.params import Runner
 
 #: Stages that are executed on nodes, unless they measure time.
@@ -37,7 +37,7 @@ _PORTS = {"ray": 10001, "": 6379}
 def worth_retrying(_: Any, __: Any, state: Any) -> bool:
     """Whether a stage failed (a state of Prefect's) by what may be otherwise the next time."""
     failed = state.result(raise_on_failure=False)
-    return isinstance(failed, WorkerDied | exchange.RemoteFailed)
+    return isinstance(failed, WorkerDied | TrainingKilled | exchange.RemoteFailed)
 
 
 def do(name: str, task: exchange.Errand, agreed: exchange.Terms) -> exchange.Done:

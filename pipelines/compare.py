@@ -461,7 +461,7 @@ def _timed(result: dict[str, Any], started: float, console: Console) -> dict[str
 
 def _execute(params: Params, workers: int, console: Console, whole: bool = True) -> Outcome:
     """Execute what is stale of the graph in the folder here."""
-    width = workers or max(1, (os.cpu_count() or 1) // params.numerics.threads)
+    width = workers or params.numerics.width
     timed = [budget.minutes for budget in params.budgets.values()]
     timed += [how.budget.minutes for how in params.pretraining.objectives().values()]
     if any(minutes is not None for minutes in timed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from tunetrail.cli import main
-from tunetrail.params import method_name, method_of, read_params, task_of
+from tunetrail.params import RequestedNumerics, method_name, method_of, read_params, task_of
 
 GOOD: dict[str, Any] = {
     "project": "toy",
@@ -248,6 +249,20 @@ REFUSED = [
     ("tasks/movie/labels", ["a", "a", "b"], "'labels' must be different from each other"),
     ("tasks/movie/bins", [1, -1], "'bins' must be ascending"),
     ("tasks/movie/metrics", ["f1"], "'f1'"),  # F1 of class 1 is for two classes
+    ("numerics", {"processes": 0}, "'numerics.processes' is 0: input should be greater than or"),
+    ("numerics", {"sharding": "fsd"}, "'numerics.sharding' is 'fsd': input should be 'none' or"),
+    (
+        "numerics",
+        {"sharding": "fsdp"},
+        "numerics.sharding is fsdp, which divides weights among processes, and numerics.processes "
+        "is 1\n  fix: raise numerics.processes",
+    ),
+    (
+        "numerics",
+        {"processes": 17},
+        "numerics.processes is 17, and the batch_size of training is 16: each process takes its "
+        "share of every batch\n  fix: lower processes to 16 or less, or raise batch_size",
+    ),
     # nothing there
     ("seeds", [], "'seeds' is []: tuple should have at least 1 item"),
     ("tasks", {}, "'tasks' is {}: dictionary should have at least 1 item"),
@@ -378,3 +393,78 @@ def test_installed_command_exits_2_without_a_traceback(
     assert done.stderr.startswith("error: params.yaml")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+SHARED = [
+    (
+        {"budgets": {"full": {"minutes": 2}}},
+        {},
+        "budgets.full has 2 minutes, which the 2 processes of a training would count each by its "
+        "own clock\n  fix: give epochs or steps, or set numerics.processes to 1",
+    ),
+    (
+        {"pretraining": {"task": {"base": {"budget": {"minutes": 1}}}}},
+        {},
+        "the pretraining 'tapt' has 1 minutes, which the 2 processes of a training would count",
+    ),
+    (
+        {
+            "pretraining": {
+                "task": {"base": {"budget": {"steps": 1}, "training": {"batch_size": 1}}}
+            }
+        },
+        {},
+        "numerics.processes is 2, and the batch_size of the pretraining 'tapt' is 1: each process",
+    ),
+    (
+        {"pretraining": {"task": {"base": {"budget": {"steps": 1}}}}},
+        {"sharding": "fsdp"},
+        "numerics.sharding is fsdp, and the pretraining 'tapt' cannot be sharded\n  fix: set shard",
+    ),
+    (
+        {"methods": {"full": {}, "dora": {"method": "peft_adapter"}}},
+        {"sharding": "fsdp"},
+        "numerics.sharding is fsdp, and methods.dora cannot be sharded: layers of peft may share "
+        "or move whole tensors\n  fix: set sharding to none, or leave out 'dora'",
+    ),
+    (
+        {"methods": {"full": {}, "dsee": {"prune": 0.1}}},
+        {"sharding": "fsdp"},
+        "methods.dsee cannot be sharded: it prunes by comparing whole weights",
+    ),
+    (
+        {
+            "methods": {
+                "full": {},
+                "union": {"parts": [{"method": "peft_adapter"}, {"method": "bitfit"}]},
+            }
+        },
+        {"sharding": "fsdp"},
+        "methods.union cannot be sharded: peft_adapter: layers of peft may share",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "numerics", "message"), SHARED)
+def test_what_several_processes_cannot_share_is_refused(
+    changes: dict[str, Any],
+    numerics: dict[str, Any],
+    message: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    content = copy.deepcopy(GOOD) | changes
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    read_params(folder / "params.yaml")  # one process can
+    content["numerics"] = {"processes": 2, **numerics}
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    assert message in complaint(capsys)
+
+
+def test_as_many_runs_side_by_side_as_there_are_cores_for_their_processes_and_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    wanted = [(1, 1, 12), (2, 1, 6), (2, 2, 3), (3, 4, 1), (5, 1, 2), (8, 4, 1)]
+    found = [(t, p, RequestedNumerics(threads=t, processes=p).width) for t, p, _ in wanted]
+    assert found == wanted

@@ -42,6 +42,10 @@ def joined(errors: Sequence[Unreachable]) -> Unreachable:
     return Unreachable("; ".join(e.problem for e in errors), "; ".join(e.fix for e in errors))
 
 
+class TrainingKilled(TuneTrailError):
+    """One of several processes of a run ended without a word: worth another try."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> TuneTrailError:
     """Error for a name that is not in a closed set; names the nearest valid one."""
     options = sorted(known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +37,18 @@ class RequestedNumerics(Settings):
     """Numerics as asked for; ``auto`` is settled when the plan is frozen."""
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    threads: int = Field(default=1, ge=1, description="CPU threads of one run")
+    threads: int = Field(default=1, ge=1, description="CPU threads of one process")
+    processes: int = Field(
+        default=1, ge=1, description="that train one run together; each has a GPU, if there are any"
+    )
+    sharding: Literal["none", "fsdp"] = Field(
+        default="none", description="fsdp: each process holds a part of the weights only"
+    )
+
+    @property
+    def width(self) -> int:
+        """Runs side by side that have a core for each thread."""
+        return max(1, (os.cpu_count() or 1) // (self.threads * self.processes))
 
 
 class Cost(Settings):
@@ -229,6 +241,7 @@ def read_params(path: Path) -> Params:
     _check_tuning(params, path)
     _check_more_seeds(params, path)
     _check_gate(params, path)
+    _check_processes(params, path)
     return params
 
 
@@ -407,6 +420,57 @@ def _check_more_seeds(params: Params, path: Path) -> None:
                 f"{where}.added.{name}: not a further seed of a method and the baseline "
                 f"'{params.baseline}' on a task of this file",
                 "remove what is under 'added': what is still open gets its seeds again",
+            )
+
+
+def _check_processes(params: Params, path: Path) -> None:
+    """Check that several processes can share every training.
+
+    Raises:
+        TuneTrailError: The first thing that is wrong.
+    """
+    processes, sharded = params.numerics.processes, params.numerics.sharding == "fsdp"
+    if processes == 1:
+        if sharded:
+            raise TuneTrailError(
+                f"{path}: numerics.sharding is fsdp, which divides weights among processes, and "
+                "numerics.processes is 1",
+                "raise numerics.processes, or remove sharding",
+            )
+        return
+    made = {f"the pretraining '{n}'": how for n, how in params.pretraining.objectives().items()}
+    rows = {"training": params.training.batch_size}
+    rows |= {name: how.training.batch_size for name, how in made.items()}
+    for name, batch_size in rows.items():
+        if batch_size < processes:
+            raise TuneTrailError(
+                f"{path}: numerics.processes is {processes}, and the batch_size of {name} is "
+                f"{batch_size}: each process takes its share of every batch",
+                f"lower processes to {batch_size} or less, or raise batch_size",
+            )
+    minutes = {f"budgets.{label}": budget.minutes for label, budget in params.budgets.items()}
+    minutes |= {name: how.budget.minutes for name, how in made.items()}
+    for name, limit in minutes.items():
+        if limit is not None:
+            raise TuneTrailError(
+                f"{path}: {name} has {limit:g} minutes, which the {processes} processes of a "
+                "training would count each by its own clock",
+                "give epochs or steps, or set numerics.processes to 1",
+            )
+    if not sharded:
+        return
+    for name in made:
+        raise TuneTrailError(
+            f"{path}: numerics.sharding is fsdp, and {name} cannot be sharded",
+            "set sharding to none, or remove 'pretraining'",
+        )
+    for label in params.methods:
+        obstacle = method_of(params, label, path).shard_obstacle()
+        if obstacle is not None:
+            raise TuneTrailError(
+                f"{path}: numerics.sharding is fsdp, and methods.{label} cannot be sharded: "
+                f"{obstacle}",
+                f"set sharding to none, or leave out '{label}'",
             )
 
 

@@ -51,7 +51,7 @@ class Budget(Settings):
 class Training(Settings):
     """Settings of the training loop that all methods share."""
 
-    batch_size: int = Field(default=16, ge=1, description="rows per forward pass")
+    batch_size: int = Field(default=16, ge=1, description="rows per forward pass, of all processes")
     accumulate: int = Field(default=1, ge=1, description="forward passes per optimiser step")
     schedule: Literal["linear", "cosine", "constant"] = Field(
         default="linear", description="learning rate after the warm-up"
@@ -72,7 +72,11 @@ class Numerics(Settings):
     """What decides the last digits."""
 
     precision: Literal["bf16", "fp32"] = Field(description="arithmetic of training")
-    threads: int = Field(ge=1, description="CPU threads of one run")
+    threads: int = Field(ge=1, description="CPU threads of one process")
+    processes: int = Field(default=1, ge=1, description="that train one run together")
+    sharding: Literal["none", "fsdp"] = Field(
+        default="none", description="fsdp: each process holds a part of the weights only"
+    )
 
 
 class BaseModel(Settings):

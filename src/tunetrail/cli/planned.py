@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -37,7 +36,7 @@ def look(path: Path, workers: int) -> dict[str, Any]:
     dag = Dag(Path.cwd())
     why = expected(dag, execute)
     estimator = Estimator(known_durations(Path.cwd(), params))
-    width = workers or max(1, (os.cpu_count() or 1) // params.numerics.threads)
+    width = workers or params.numerics.width
     alone = {name for name, cell in dag.cells.items() if cell.alone}
     return {
         "runs": [

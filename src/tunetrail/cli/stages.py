@@ -185,7 +185,7 @@ def pretrain(
     from tunetrail.training.numerics import settled
 
     wanted = read_params(params)
-    numerics = settled(wanted.numerics.precision, wanted.numerics.threads)
+    numerics = settled(**wanted.numerics.model_dump())
     if bool(domain) == bool(after):
         raise TuneTrailError("neither a domain nor a task's text, or both", "--domain or --after")
     objectives = wanted.pretraining.objectives()

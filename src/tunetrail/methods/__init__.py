@@ -31,6 +31,8 @@ class Method(Settings):
     verified: ClassVar[str | None] = None
     #: Why the trained model cannot be written as the base model's own weights, or None if it can.
     not_mergeable: ClassVar[str | None] = None
+    #: Why processes cannot hold a part of the weights each (``sharding: fsdp``), or None.
+    not_shardable: ClassVar[str | None] = None
     #: Whether the model computes the same as the base model before any training step.
     starts_at_base: ClassVar[bool] = True
 
@@ -49,6 +51,10 @@ class Method(Settings):
     def merge_obstacle(self) -> str | None:
         """Why these options cannot be merged; None if they can."""
         return self.not_mergeable
+
+    def shard_obstacle(self) -> str | None:
+        """Why these options cannot be sharded; None if they can."""
+        return self.not_shardable
 
     def claims(self) -> dict[str, str]:
         """Place → what is put there that no other method can share; a union must not repeat one.

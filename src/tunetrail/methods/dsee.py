@@ -75,6 +75,10 @@ class DSEE(Method):
             zero_smallest([getattr(m, "base", m).weight for m in every], self.prune)
             wrapped[0].pruned = True
 
+    def shard_obstacle(self) -> str | None:
+        """To prune it compares all weights."""
+        return "it prunes by comparing whole weights (prune: 0 does not)" if self.prune else None
+
     def merge(self, model: Classifier) -> None:
         """Add every update to its matrix."""
         for path in (path for site in self.sites for path in model.sites.paths(site)):

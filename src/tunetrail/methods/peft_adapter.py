@@ -30,6 +30,7 @@ class PeftAdapter(Method):
     title: ClassVar[str] = "peft adapter"
     paper: ClassVar[str] = "arXiv 2303.15647"
     verified: ClassVar[str | None] = "peft"
+    not_shardable: ClassVar[str | None] = "layers of peft may share or move whole tensors"
 
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")
     config: dict[str, Any] = Field(

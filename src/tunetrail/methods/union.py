@@ -71,6 +71,11 @@ class Union(Method):
         found = [(name, method.merge_obstacle()) for name, method in self.methods]
         return next((f"{name}: {why}" for name, why in found if why is not None), None)
 
+    def shard_obstacle(self) -> str | None:
+        """The first one of a part."""
+        found = [(name, method.shard_obstacle()) for name, method in self.methods]
+        return next((f"{name}: {why}" for name, why in found if why is not None), None)
+
     def claims(self) -> dict[str, str]:
         """Those of all parts."""
         return {

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from tunetrail.modeling.across import summed_numbers
 from tunetrail.modeling.classifier import Classifier
 
 
@@ -49,7 +50,8 @@ class Gate(nn.Module):
 
     def mean(self) -> float:
         """Mean over the texts that were predicted since the last call."""
-        mean = self._sum / max(self._count, 1)
+        total, count = summed_numbers([self._sum, float(self._count)], self.linear.weight)
+        mean = total / max(count, 1)
         self._sum, self._count = 0.0, 0
         return mean
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from tunetrail.modeling.across import several, summed, summed_numbers
 from tunetrail.modeling.bottleneck import Bottleneck
 from tunetrail.modeling.classifier import Classifier
 
@@ -81,7 +82,10 @@ class Router(nn.Module):
             return x
         counted = mask.unsqueeze(-1).to(gate.dtype)
         counted[:, first] = 0
-        entered, all_ = (self._open * counted).sum(), counted.sum().clamp(min=1)
+        entered, all_ = (self._open * counted).sum(), counted.sum()
+        if self.training and several():  # the share is that of the batch, of which this is a part
+            entered, all_ = summed(torch.stack([entered, all_]).float())
+        all_ = all_.clamp(min=1)
         self.share = entered / all_
         if not self.training:
             self._seen = [self._seen[0] + float(entered.detach()), self._seen[1] + float(all_)]
@@ -104,7 +108,7 @@ class Router(nn.Module):
 
     def mean(self) -> float:
         """Share of the tokens that entered since the last call, in prediction."""
-        entered, all_ = self._seen
+        entered, all_ = summed_numbers(self._seen, self.gate.weight)
         self._seen = [0.0, 0.0]
         return entered / max(all_, 1.0)
 

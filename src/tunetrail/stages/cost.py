@@ -12,8 +12,10 @@ import torch
 
 from tunetrail.files import read_json, scratch, write_json
 from tunetrail.layout import PRETRAIN
+from tunetrail.methods import Method
 from tunetrail.modeling.adapter import WEIGHTS, save_adapter
 from tunetrail.modeling.base import checkpoint_folder, read_base, verified_start
+from tunetrail.modeling.classifier import Classifier
 from tunetrail.modeling.masked_lm import load_masked_lm
 from tunetrail.pretraining import PretrainSpec
 from tunetrail.run import PRETRAINED, TAPT, RunSpec, read_run
@@ -21,6 +23,7 @@ from tunetrail.stages.train import build_run_model, training_rows
 from tunetrail.training import numerics
 from tunetrail.training.loop import TrainStep, count_steps, groups_of_batches
 from tunetrail.training.masking import MaskedStep, read_text, read_vocabulary
+from tunetrail.training.processes import together
 from tunetrail.training.rows import Rows
 
 _WARMUP_STEPS = 2
@@ -33,7 +36,8 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
     hiccup of the machine does not count), the peak memory of the process in bytes (its GPU memory
     on a GPU), parameters, the size of the adapter file, and the seconds that the whole run takes at
     this rate (with patience: at most). They are kept apart from training's outputs, which stay free
-    of times.
+    of times. Where several processes share a run, seconds and rates are those of all together, the
+    memory is that of the first.
 
     What a run needs besides, where it starts from a checkpoint, has fields of its own, which are 0
     elsewhere: ``pretrain_seconds`` to make the checkpoint, and ``checkpoint_bytes``, the weights
@@ -43,7 +47,13 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
     weights = verified_start(spec, base)
     numerics.apply(spec.numerics)
     rows = training_rows(spec, data)
-    model, method = build_run_model(spec, weights)
+    if spec.numerics.processes > 1:
+        arguments = {"spec": spec, "weights": weights, "data": data, "steps": steps}
+        measured, peak_memory = together(spec.numerics, _measured_with_others, arguments, {})
+        model, method = build_run_model(spec, weights)
+    else:
+        model, method = build_run_model(spec, weights)
+        measured, peak_memory = _measured(spec, model, method, rows, steps), None
     trained = sum(p.numel() for p in model.trained().values())
     total = sum(p.numel() for p in model.parameters())
     # The adapter of full fine-tuning has every weight itself.
@@ -51,40 +61,27 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
         p.requires_grad for p in model.trunk.parameters()
     )
     all_steps, per_epoch = count_steps(spec, len(rows))
-    step = TrainStep(model, spec, method.learning_rate, all_steps or per_epoch, method)
-    model.train()
-    seconds, samples, tokens = [], [], []
-    lengths = rows.lengths
-    for _, group in zip(
-        range(_WARMUP_STEPS + steps), groups_of_batches(rows, spec, start=0), strict=False
-    ):
-        started = time.perf_counter()
-        float(step(rows, group))  # reading the loss waits for a GPU
-        seconds.append(time.perf_counter() - started)
-        samples.append(sum(len(index) for index in group))
-        tokens.append(sum(int(lengths[index].sum()) for index in group))
-    measured = slice(_WARMUP_STEPS, None)
-    per_step = float(np.median(seconds[measured]))
+    seconds, samples, tokens = np.array(measured).T
     method.fold(model)
     with scratch() as folder:
         save_adapter(model, folder, run=spec.digest, base=spec.base.digest)
         artifact_bytes = (folder / WEIGHTS).stat().st_size
-    per_token = float(np.median(np.array(seconds[measured]) / np.array(tokens[measured])))
+    per_token = float(np.median(seconds / tokens))
     minutes = spec.budget.minutes
-    peak_memory = _peak_memory()
-    del model, step  # room for the model that is pretrained
+    peak_memory = peak_memory or _peak_memory()
+    del model  # room for the model that is pretrained
     write_json(
         out,
         {
             "run": spec.digest,
             "steps": steps,
-            "seconds_per_step": per_step,
-            "samples_per_second": float(np.sum(samples[measured]) / np.sum(seconds[measured])),
+            "seconds_per_step": float(np.median(seconds)),
+            "samples_per_second": float(samples.sum() / seconds.sum()),
             "tokens_per_second": 1 / per_token,
             # By tokens, not by steps: batches differ in length and only a few were measured.
             "train_seconds": minutes * 60
             if minutes is not None
-            else per_token * float(lengths.sum()) * (all_steps or 0) / per_epoch,
+            else per_token * float(rows.lengths.sum()) * (all_steps or 0) / per_epoch,
             "pretrain_seconds": _pretrain_seconds(spec, base, data, steps),
             "peak_memory_bytes": peak_memory,
             "trainable_parameters": trained,
@@ -96,6 +93,35 @@ def cost(run: Path, base: Path, data: Path, steps: int, out: Path) -> None:
             "device": "cuda" if torch.cuda.is_available() else "cpu",
         },
     )
+
+
+def _measured(
+    spec: RunSpec, model: Classifier, method: Method, rows: Rows, steps: int
+) -> list[tuple[float, int, int]]:
+    """Seconds, samples and tokens of each of the measured steps."""
+    all_steps, per_epoch = count_steps(spec, len(rows))
+    step = TrainStep(model, spec, method.learning_rate, all_steps or per_epoch, method)
+    model.train()
+    lengths, found = rows.lengths, []
+    for _, group in zip(
+        range(_WARMUP_STEPS + steps), groups_of_batches(rows, spec, start=0), strict=False
+    ):
+        started = time.perf_counter()
+        float(step(rows, group))  # reading the loss waits for a GPU, and for other processes
+        seconds = time.perf_counter() - started
+        samples = sum(len(index) for index in group)
+        found.append((seconds, samples, sum(int(lengths[index].sum()) for index in group)))
+    return found[_WARMUP_STEPS:]
+
+
+def _measured_with_others(
+    spec: RunSpec, weights: Path, data: Path, steps: int
+) -> tuple[list[tuple[float, int, int]], int]:
+    """:func:`_measured` in one of several processes, and the peak memory of this one."""
+    numerics.apply(spec.numerics)
+    model, method = build_run_model(spec, weights)
+    measured = _measured(spec, model, method, training_rows(spec, data), steps)
+    return measured, _peak_memory()
 
 
 def _pretrain_seconds(spec: RunSpec, base: Path, data: Path, steps: int) -> float:

@@ -17,6 +17,7 @@ from tunetrail.params import Params, method_name, start_of
 from tunetrail.run import PRETRAINED, BaseModel, Budget, Data, MethodSpec, RunSpec, Start
 from tunetrail.task import TaskSpec
 from tunetrail.training.numerics import settled
+from tunetrail.training.processes import check_devices
 
 
 class Freezer:
@@ -31,7 +32,8 @@ class Freezer:
         test: Its ``test`` output; None for runs that must not depend on it.
 
     Raises:
-        TuneTrailError: The base model cannot be used, or a budget does not fit the data.
+        TuneTrailError: The base model cannot be used, a budget does not fit the data, or there are
+            fewer GPUs than processes.
     """
 
     def __init__(
@@ -50,7 +52,8 @@ class Freezer:
             test=None if test is None else tree_digest(test),
         )
         self._pooling = params.base.pooling if kind_of(task).pooled else "none"
-        self._numerics = settled(params.numerics.precision, params.numerics.threads)
+        self._numerics = settled(**params.numerics.model_dump())
+        check_devices(self._numerics)
         for label, budget in params.budgets.items():
             _check_shots(budget, read_json(fit / CARD)["sets"]["train"], label, path)
 

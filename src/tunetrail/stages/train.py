@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import replacing, tree_digest, write_json
+from tunetrail.files import replacing, scratch, tree_digest, write_json
 from tunetrail.kinds import kind_of
 from tunetrail.layout import HISTORY
 from tunetrail.machine import require_room
 from tunetrail.methods import Method, attach, resolve
-from tunetrail.modeling.adapter import save_adapter
+from tunetrail.modeling.adapter import WEIGHTS, save_adapter
 from tunetrail.modeling.base import verified_start
 from tunetrail.modeling.classifier import Classifier, build_classifier
 from tunetrail.run import RunSpec, read_run, with_seed
@@ -25,6 +27,7 @@ from tunetrail.training import numerics
 from tunetrail.training.checkpoint import forget
 from tunetrail.training.loop import fit
 from tunetrail.training.numerics import derived_seed
+from tunetrail.training.processes import check_devices, together, whole
 from tunetrail.training.rows import Rows, read_rows
 from tunetrail.training.schedule import Progress, Watch, silent, unwatched
 
@@ -90,6 +93,7 @@ def trained(
         raise TuneTrailError(
             f"{data} is not the data of this run", "run the prepare and resolve stages again"
         )
+    check_devices(spec.numerics)
     numerics.apply(spec.numerics)
     rows = training_rows(spec, data)
     model, method = build_run_model(spec, weights)
@@ -98,10 +102,47 @@ def trained(
     copies = 2 * (3 if spec.budget.patience is None else 4)
     trained = sum(p.nbytes for p in model.trained().values())
     require_room(out, copies * trained + 1_000_000, "this training")
-    selection = read_rows(data / "selection.parquet")
-    history = fit(model, spec, method.learning_rate, rows, selection, progress, method, watch)
+    if spec.numerics.processes > 1:
+        history = _trained_together(model, spec, weights, data, progress, watch)
+    else:
+        selection = read_rows(data / "selection.parquet")
+        history = fit(model, spec, method.learning_rate, rows, selection, progress, method, watch)
     method.fold(model)
     return model, history
+
+
+def _trained_together(
+    model: Classifier,
+    spec: RunSpec,
+    weights: Path,
+    data: Path,
+    progress: Progress,
+    watch: Watch,
+) -> dict[str, Any]:
+    """Train ``model`` as ``fit`` does, in processes that each build their own."""
+    with scratch() as folder:
+        arguments = {"spec": spec, "weights": weights, "data": data, "out": folder / WEIGHTS}
+        heard = {"progress": progress, "watch": watch}
+        history: dict[str, Any] = together(spec.numerics, _fit_with_others, arguments, heard)
+        tensors = load_file(folder / WEIGHTS)
+    with torch.no_grad():
+        for name, parameter in model.trained().items():
+            parameter.copy_(tensors[name])
+    return history
+
+
+def _fit_with_others(
+    spec: RunSpec, weights: Path, data: Path, out: Path, progress: Progress, watch: Watch
+) -> dict[str, Any]:
+    """In one of several processes: train; the first one writes what was trained to ``out``."""
+    numerics.apply(spec.numerics)
+    rows, selection = training_rows(spec, data), read_rows(data / "selection.parquet")
+    model, method = build_run_model(spec, weights)
+    history = fit(model, spec, method.learning_rate, rows, selection, progress, method, watch)
+    tensors = {name: whole(tensor).contiguous() for name, tensor in model.trained().items()}
+    if torch.distributed.get_rank() == 0:
+        save_file(tensors, out)
+    return history
 
 
 def training_rows(spec: RunSpec, data: Path) -> Rows:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR, read_json, replacing, write_json
+from tunetrail.training.processes import like, whole
 
 #: Seconds between checkpoints: how much of a run a kill can cost.
 _DEFAULT_SECONDS = 30.0
@@ -44,12 +45,20 @@ class Checkpoints:
         """Whether it is time to save."""
         return time.monotonic() - self._last >= self._seconds
 
-    def save(self, progress: dict[str, Any], best: dict[str, torch.Tensor]) -> None:
-        """Write parameters, optimiser, ``progress`` (JSON) and the best weights in one step."""
-        tensors = {f"parameter/{k}": v.detach().cpu() for k, v in self._parameters.items()}
+    def save(
+        self, progress: dict[str, Any], best: dict[str, torch.Tensor], *, writes: bool = True
+    ) -> None:
+        """Write parameters, optimiser, ``progress`` (JSON) and the best weights in one step.
+
+        Where processes have parts of them all call this, and one writes.
+        """
+        tensors = {f"parameter/{k}": whole(v) for k, v in self._parameters.items()}
         tensors |= {f"best/{k}": v for k, v in best.items()}
         for index, state in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{k}": v.cpu() for k, v in state.items()}
+            tensors |= {f"optimizer/{index}/{k}": whole(v) for k, v in state.items()}
+        self._last = time.monotonic()
+        if not writes:
+            return
         with replacing(self._folder) as folder:
             save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "state.safetensors")
             write_json(folder / "progress.json", progress)
@@ -67,13 +76,16 @@ class Checkpoints:
             return None
         with torch.no_grad():
             for name, parameter in self._parameters.items():
-                parameter.copy_(tensors[f"parameter/{name}"])
+                parameter.copy_(like(tensors[f"parameter/{name}"], parameter))
         state = self._optimizer.state_dict()
+        trained = [p for group in self._optimizer.param_groups for p in group["params"]]
         for key, value in tensors.items():
             kind, _, rest = key.partition("/")
             if kind == "optimizer":
                 index, _, name = rest.partition("/")
-                state["state"].setdefault(int(index), {})[name] = value
+                of = trained[int(index)]
+                part = like(value, of) if value.shape == of.shape else value  # it counts steps, too
+                state["state"].setdefault(int(index), {})[name] = part
         self._optimizer.load_state_dict(state)
         return progress
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from tunetrail.errors import TrainingDiverged
@@ -21,6 +21,7 @@ from tunetrail.run import RunSpec
 from tunetrail.training.checkpoint import Checkpoints
 from tunetrail.training.numerics import derived_seed
 from tunetrail.training.predict import predict_logits, score
+from tunetrail.training.processes import Team, accelerator_for, like, shard, whole
 from tunetrail.training.rows import Rows, training_batches
 from tunetrail.training.schedule import (
     Length,
@@ -39,6 +40,8 @@ _START: dict[str, Any] = {
 
 #: Points of the loss curve that a run records, at most.
 _CURVE_POINTS = 50
+
+_NOTHING = contextlib.nullcontext()
 
 
 class TrainStep:
@@ -60,51 +63,62 @@ class TrainStep:
         steps: int,
         method: Method | None = None,
     ) -> None:
-        self._accelerator = Accelerator(
-            mixed_precision="bf16" if spec.numerics.precision == "bf16" else "no",
-            cpu=not torch.cuda.is_available(),
-        )
-        self.noise = share_noise(model)
+        self._accelerator = accelerator_for(spec.numerics)
+        sharded = spec.numerics.sharding == "fsdp"
+        self.team = Team(self._accelerator, sharded)
+        self._noise, self._seed = share_noise(model), spec.seed
+        if sharded:
+            layers = [model.module(path) for path in model.sites.layers()]
+            shard(model, layers, self._accelerator.device)
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._training = spec.training
         self._peak = learning_rate
         self.steps = steps
-        self._plain, self._method = model, method
+        self.plain, self._method = model, method
         self._loss = kind_of(spec.data).loss
         self.device: torch.device = self._accelerator.device
         optimizer = build_optimizer(model, learning_rate, spec.training)
-        self.model: nn.Module
-        self.model, self.optimizer = self._accelerator.prepare(model, optimizer)
+        # What is sharded exchanges gradients by itself.
+        self.model: nn.Module = self._accelerator.prepare_model(model, evaluation_mode=sharded)
+        self.optimizer = self._accelerator.prepare_optimizer(optimizer)
 
     def rate(self, step: int) -> float:
         """The learning rate of ``step`` (1 … all steps)."""
         return self._peak * rate_factor(step, self.steps, self._training)
 
     def start(self, step: int) -> None:
-        """Set the learning rate of ``step`` and let the method act."""
+        """Set the learning rate and random numbers of ``step`` and let the method act."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         if self._method is not None:
-            self._method.before_step(self._plain, (step - 1) / self.steps)
+            self._method.before_step(self.plain, (step - 1) / self.steps)
+        # Every step has random numbers of its own, so that a resumed run draws the same ones.
+        self._noise.reseed(derived_seed(self._seed, self.team.purpose(f"dropout {step}")))
 
     def __call__(self, rows: Rows, group: list[np.ndarray]) -> torch.Tensor:
-        """Train on the batches of ``group``; returns the mean loss of their rows (a scalar)."""
+        """Train on the batches of ``group``; returns the mean loss of their rows (a scalar).
+
+        Of several processes each computes its share of every batch.
+        """
         count = sum(len(index) for index in group)
         total = torch.zeros((), device=self.device)
         for index in group:
-            batch = {k: v.to(self.device) for k, v in rows.batch(index).items()}
-            labels = torch.from_numpy(rows.labels[index]).to(self.device)
-            # Rows, not batches, weigh the same, however they were grouped.
-            loss = self._loss(self.model(**batch), labels) / count
-            total += loss.detach()
-            penalty = self._method.penalty(self._plain) if self._method is not None else None
-            if penalty is not None:
-                loss = loss + penalty * (len(index) / count)
-            self._accelerator.backward(loss)
+            own, sharing = self.team.share(index)
+            with self._accelerator.no_sync(self.model) if index is not group[-1] else _NOTHING:
+                batch = {k: v.to(self.device) for k, v in rows.batch(own).items()}
+                labels = torch.from_numpy(rows.labels[own]).to(self.device)
+                # Rows, not batches, weigh the same, however they were grouped; and of gradients
+                # the processes take the mean.
+                loss = self._loss(self.model(**batch), labels) / (count * sharing / self.team.count)
+                total += loss.detach()
+                penalty = self._method.penalty(self.plain) if self._method is not None else None
+                if penalty is not None:
+                    loss = loss + penalty * (len(index) / count)
+                self._accelerator.backward(loss)
         self._accelerator.clip_grad_norm_(self._trained, self._training.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return total
+        return self.team.mean(total)
 
     def finish(self) -> None:
         """Give the model its plain forward back."""
@@ -145,6 +159,7 @@ def fit(
     all_steps, steps_per_epoch = count_steps(spec, len(train))
     record_every = max(1, math.ceil((all_steps or 5 * steps_per_epoch) / _CURVE_POINTS))
     train_step = TrainStep(model, spec, learning_rate, all_steps or 1, method)
+    team = train_step.team
     checkpoints = Checkpoints(spec.digest, model.trained(), train_step.optimizer)
     state = checkpoints.restore() or _START
     losses, scores, step = list(state["loss"]), list(state["selection"]), state["step"]
@@ -160,8 +175,6 @@ def fit(
         started = time.monotonic()
         train_step.steps = length.total(step - 1)
         train_step.start(step)
-        # Every step has random numbers of its own, so that a resumed run draws the same ones.
-        train_step.noise.reseed(derived_seed(spec.seed, f"dropout {step}"))
         recent.append(train_step(train, next(batches)))
         if spec.budget.minutes is not None:
             float(recent[-1])  # waits for a GPU
@@ -184,12 +197,12 @@ def fit(
             steps = step if finished else length.total(step)
             progress(step, steps, float(recent[-1]) if recent else losses[-1][1])
             shown = time.monotonic()
-        if not finished and checkpoints.due():
+        if not finished and team.saving(checkpoints.due()):
             if recent:
                 _mean_loss(recent, step, train_step)  # a diverged state is never kept
             state = {"step": step, "loss": losses, "selection": scores, "observed": observed}
             state |= {"spent": length.spent, "recent": [float(x) for x in recent]}
-            checkpoints.save(state, best.weights)
+            checkpoints.save(state, best.weights, writes=team.first)
     if recent:
         losses.append([step, _mean_loss(recent, step, train_step)])
     train_step.finish()
@@ -224,7 +237,7 @@ class Best:
             return False
         best = self._index(scores)
         if best == len(scores) - 1:
-            self.weights = {k: v.detach().cpu().clone() for k, v in self._parameters.items()}
+            self.weights = {k: whole(v).clone() for k, v in self._parameters.items()}
         return len(scores) - 1 - best >= self._patience
 
     def restore(self, scores: list[Any]) -> list[Any]:
@@ -233,7 +246,7 @@ class Best:
             return list(scores[-1])
         with torch.no_grad():
             for name, parameter in self._parameters.items():
-                parameter.copy_(self.weights[name])
+                parameter.copy_(like(self.weights[name], parameter))
         return list(scores[self._index(scores)])
 
     def _index(self, scores: list[Any]) -> int:
@@ -245,10 +258,10 @@ class Best:
 def _selection_scores(
     train_step: TrainStep, rows: Rows, spec: RunSpec, step: int
 ) -> dict[str, float]:
-    logits = predict_logits(train_step.model, rows, train_step.device)
+    logits = predict_logits(train_step.plain, rows, train_step.device, train_step.team)
     if not np.isfinite(logits).all():  # the last step's damage shows in no loss any more
         raise _diverged("nan", step, train_step)
-    return score(spec.data, rows, logits)
+    return train_step.team.told(lambda: score(spec.data, rows, logits))
 
 
 def groups_of_batches(train: Rows, spec: RunSpec, start: int) -> Iterator[list[np.ndarray]]:

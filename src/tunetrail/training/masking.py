@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from tunetrail.errors import TrainingDiverged, TuneTrailError
@@ -23,6 +23,7 @@ from tunetrail.pretraining import Duration, PretrainSpec
 from tunetrail.run import Training
 from tunetrail.training.checkpoint import Checkpoints
 from tunetrail.training.numerics import derived_seed
+from tunetrail.training.processes import Team, accelerator_for
 from tunetrail.training.rows import Rows, sorted_batches, training_batches
 from tunetrail.training.schedule import Length, Progress, build_optimizer, rate_factor, silent
 
@@ -155,10 +156,8 @@ class MaskedStep:
     """
 
     def __init__(self, model: MaskedLM, spec: PretrainSpec, vocabulary: Vocabulary) -> None:
-        self._accelerator = Accelerator(
-            mixed_precision="bf16" if spec.numerics.precision == "bf16" else "no",
-            cpu=not torch.cuda.is_available(),
-        )
+        self._accelerator = accelerator_for(spec.numerics)
+        self.team = Team(self._accelerator)
         self._noise = share_noise(model)
         self.trained: dict[str, torch.Tensor] = {
             name: p for name, p in model.named_parameters() if p.requires_grad
@@ -166,6 +165,7 @@ class MaskedStep:
         self._objective, self._vocabulary = spec.objective, vocabulary
         self._device: torch.device = self._accelerator.device
         optimizer = build_optimizer(model, spec.objective.learning_rate, spec.objective.training)
+        self._plain = model
         self._model: nn.Module
         self._model, self.optimizer = self._accelerator.prepare(model, optimizer)
 
@@ -181,21 +181,27 @@ class MaskedStep:
         """
         for options in self.optimizer.param_groups:
             options["lr"] = rate
-        self._noise.reseed(derived_seed(self._objective.seed, f"dropout {draw}"))
+        dropout = self.team.purpose(f"dropout {draw}")
+        self._noise.reseed(derived_seed(self._objective.seed, dropout))
         generator = np.random.default_rng(derived_seed(self._objective.seed, f"masks {draw}"))
+        # Every process hides the same tokens of all rows, and predicts those of its own.
         batches = [self._hidden(rows.batch(index), generator) for index in group]
-        # Tokens, not batches, weigh the same.
+        # Tokens, not batches, weigh the same; and of gradients the processes take the mean.
         count = max(1, sum(len(wanted) for _, wanted in batches))
         total = torch.zeros((), device=self._device)
-        for inputs, wanted in batches:
-            loss = self._loss(inputs, wanted) / count
-            total += loss.detach()
-            self._accelerator.backward(loss)
+        for number, batch in enumerate(batches, 1):
+            inputs, wanted, sharing = self._own(*batch)
+            last = number == len(batches)
+            with contextlib.nullcontext() if last else self._accelerator.no_sync(self._model):
+                loss = self._loss(self._model, inputs, wanted)
+                loss = loss / (count * sharing / self.team.count)
+                total += loss.detach()
+                self._accelerator.backward(loss)
         clip = self._objective.training.clip
         self._accelerator.clip_grad_norm_(list(self.trained.values()), clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return total
+        return self.team.mean(total)
 
     @torch.no_grad()
     def held_out_loss(self, rows: Rows) -> float:
@@ -206,13 +212,13 @@ class MaskedStep:
         """
         seed = derived_seed(self._objective.seed, "held out masks")
         generator = np.random.default_rng(seed)
-        self._model.eval()
+        self._plain.eval()
         total, count = 0.0, 0
         for index in sorted_batches(rows.lengths, _BATCH):
             inputs, wanted = self._hidden(rows.batch(index), generator)
-            total += float(self._loss(inputs, wanted))
+            total += float(self._loss(self._plain, inputs, wanted))
             count += len(wanted)
-        self._model.train()
+        self._plain.train()
         if count == 0:
             raise TuneTrailError(
                 "no token of the held-out text was hidden", "add text, or raise held_out or mask"
@@ -229,8 +235,24 @@ class MaskedStep:
         wanted = torch.from_numpy(tokens[chosen]).to(self._device)
         return {name: tensor.to(self._device) for name, tensor in inputs.items()}, wanted
 
-    def _loss(self, inputs: dict[str, torch.Tensor], wanted: torch.Tensor) -> torch.Tensor:
-        logits = self._model(**inputs)
+    def _own(
+        self, inputs: dict[str, torch.Tensor], wanted: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, int]:
+        """This process's part of a batch, and how many processes compute that same part."""
+        if self.team.count == 1:
+            return inputs, wanted, 1
+        chosen = inputs["chosen"]
+        own, sharing = self.team.share(np.arange(len(chosen)))
+        ours = torch.zeros_like(chosen)
+        ours[own] = True
+        part = {name: tensor[own] for name, tensor in inputs.items()}
+        return part, wanted[ours[chosen]], sharing
+
+    @staticmethod
+    def _loss(
+        model: nn.Module, inputs: dict[str, torch.Tensor], wanted: torch.Tensor
+    ) -> torch.Tensor:
+        logits = model(**inputs)
         return nn.functional.cross_entropy(logits.float(), wanted, reduction="sum")
 
     def finish(self) -> None:
@@ -343,9 +365,9 @@ def _phase(
         if time.monotonic() - shown > 0.25 or finished:
             progress(step, step if finished else length.total(step), loss)
             shown = time.monotonic()
-        if not finished and checkpoints.due():
+        if not finished and train_step.team.saving(checkpoints.due()):
             state |= {"recent": recent, "spent": length.spent if duration.minutes else 0.0}
-            checkpoints.save(state, {})
+            checkpoints.save(state, {}, writes=train_step.team.first)
     state |= {"recent": [], "spent": 0.0}
 
 

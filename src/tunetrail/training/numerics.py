@@ -19,10 +19,18 @@ def best_precision() -> Literal["bf16", "fp32"]:
     return "bf16" if native else "fp32"
 
 
-def settled(precision: Literal["auto", "bf16", "fp32"], threads: int) -> Numerics:
+def settled(
+    precision: Literal["auto", "bf16", "fp32"],
+    threads: int,
+    processes: int = 1,
+    sharding: Literal["none", "fsdp"] = "none",
+) -> Numerics:
     """Numerics as asked for, with ``auto`` decided by this machine."""
     return Numerics(
-        precision=best_precision() if precision == "auto" else precision, threads=threads
+        precision=best_precision() if precision == "auto" else precision,
+        threads=threads,
+        processes=processes,
+        sharding=sharding,
     )
 
 

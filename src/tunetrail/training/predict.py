@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +14,19 @@ from tunetrail.metrics import score_all
 from tunetrail.run import Data
 from tunetrail.training.rows import Rows, sorted_batches
 
+if TYPE_CHECKING:
+    from tunetrail.training.processes import Team
+
 _BATCH = 64
 
 
 @torch.inference_mode()
-def predict_logits(model: nn.Module, rows: Rows, device: torch.device | None = None) -> np.ndarray:
+def predict_logits(
+    model: nn.Module,
+    rows: Rows,
+    device: torch.device | None = None,
+    team: Team | None = None,
+) -> np.ndarray:
     """What :func:`outputs` has of a model; sets it to eval."""
     model.eval()
 
@@ -27,18 +36,24 @@ def predict_logits(model: nn.Module, rows: Rows, device: torch.device | None = N
         logits: np.ndarray = model(**batch).float().cpu().numpy()
         return logits
 
-    return outputs(rows, run)
+    return outputs(rows, run, team)
 
 
-def outputs(rows: Rows, run: Callable[[dict[str, torch.Tensor]], np.ndarray]) -> np.ndarray:
+def outputs(
+    rows: Rows,
+    run: Callable[[dict[str, torch.Tensor]], np.ndarray],
+    team: Team | None = None,
+) -> np.ndarray:
     """What ``run`` gives for every row, ``(rows, classes or 1)``, in row order.
 
     What it gives for tokens is ``(rows, tokens of the longest row, …)``, with zeros behind the
-    batch of a row.
+    batch of a row. The processes of ``team`` run some of the batches each; all get all outputs.
     """
     filled: np.ndarray | None = None
-    for index in sorted_batches(rows.lengths, _BATCH):  # the longest row first
-        out = run(rows.batch(index))
+    batches = sorted_batches(rows.lengths, _BATCH)  # the longest row first
+    own = batches if team is None else team.divided(batches)
+    found = ((index, run(rows.batch(index))) for index in own)
+    for index, out in found if team is None else team.gathered(found):
         if filled is None:
             filled = np.zeros((len(rows), *out.shape[1:]), dtype=np.float32)
         filled[index, : out.shape[1]] = out
