@@ -17,7 +17,7 @@ _ROWS = 600
 
 
 def write_project(root: Path, tasks: int, methods: int, budgets: int, seeds: int) -> None:
-    """Write a project with ``tasks · methods · budgets · seeds`` runs; its model is to be written."""
+    """Write a project with ``tasks · methods · budgets · seeds`` runs, without its model."""
     write_pipeline(root)
     (root / "data" / "tiny").mkdir(parents=True)
     words = ["plot", "cast", "music", "camera", "ending", "pace", "script", "humour", "hero", "set"]

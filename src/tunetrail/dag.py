@@ -122,7 +122,8 @@ class Dag:
         made = [PurePosixPath(path) for cell in self.cells.values() for path in cell.outputs]
         #: Outputs, and the folders that have some.
         self._produced = {str(part) for path in made for part in (path, *path.parents)}
-        self._lock_file = LockFile(self._root / "dvc.lock")
+        #: Each dvc.yaml has its own.
+        self._lock_files: dict[Path, LockFile] = {}
         self._claimed, self._written = False, 0.0
 
     @contextmanager
@@ -163,7 +164,7 @@ class Dag:
 
     def due(self) -> float | None:
         """Seconds until dvc.lock is to be written (:meth:`write`); None where it has everything."""
-        if self._lock_file.is_written:
+        if all(lock.is_written for lock in self._lock_files.values()):
             return None
         return max(0.0, self._written + _WRITTEN_EVERY - time.monotonic())
 
@@ -173,13 +174,15 @@ class Dag:
         Raises:
             OSError: It cannot be written; the next time it is tried again.
         """
-        if not self._lock_file.is_written:
+        if self.due() is not None:
             with self._locked():
                 self._write()
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        self._lock_file.write()
+        for lock in self._lock_files.values():
+            if not lock.is_written:
+                lock.write()
 
     def changes(self, name: str) -> list[str]:
         """Why the cell is stale, one phrase a reason; empty when it is up to date.
@@ -342,7 +345,8 @@ class Dag:
         """Record the stage; in dvc.lock at once, or within seconds while it is claimed."""
         stage.save()
         # Before it goes to the cache: should there be no room for that, only that is repeated.
-        self._lock_file.put(stage)
+        path = Path(stage.dvcfile.path).with_suffix(".lock")
+        self._lock_files.setdefault(path, LockFile(path)).put(stage)
         if not self._claimed or self.due() == 0:
             self._write()
         stage.commit()
