@@ -70,13 +70,14 @@ def prepare_sample(root: Path, runs: int) -> None:
     chance = np.random.default_rng(0)
 
     def fill(folder: Path, **sizes: int) -> None:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name, size in sizes.items():
             (folder / name).write_bytes(chance.bytes(size))
 
     fill(root / "models" / "base", card=500, weights=100_000, tokenizer=20_000)
     fill(root / "data" / "prepared" / "task0" / "fit", card=500, train=30_000, selection=10_000)
     fill(root / "data" / "prepared" / "task0" / "test", card=500, test=10_000)
+    os.chdir(root)
     dag = Dag(root)
     trained = [n for n in dag.cells if n.startswith("train@task0-")][: _SAMPLE + 1]
     sample = [n for name in trained for n in (name, name.replace("train", "evaluate", 1))]

@@ -34,7 +34,10 @@ _CELLS = ("numbers@1", "numbers@2", "numbers@3", "whole", "sub/dvc.yaml:more")
 _KILLED = """
 import os, signal, subprocess, sys
 from pathlib import Path
+import tunetrail.dag
 from tunetrail.dag import Dag
+
+tunetrail.dag._WRITTEN_EVERY = float(sys.argv[2])
 
 def execute(dag, name):
     assert not dag.begin(name)
@@ -43,11 +46,10 @@ def execute(dag, name):
 
 dag = Dag(Path.cwd())
 with dag.claimed():
-    for name in sys.argv[2:]:
+    for name in sys.argv[3:]:
         execute(dag, name)
         dag.record(name)
     if sys.argv[1] == "kill":
-        assert dag.due() is not None
         os.kill(os.getpid(), signal.SIGKILL)
     if sys.argv[1] == "fail":
         raise RuntimeError("on purpose")
@@ -63,8 +65,8 @@ def project(root: Path) -> Path:
     return root
 
 
-def work(root: Path, end: str, *names: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", _KILLED, end, *names]
+def work(root: Path, end: str, every: float = 1e9) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", _KILLED, end, str(every), *_CELLS]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
@@ -73,6 +75,16 @@ def repro(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that plain `dvc repro` has worked off."""
     root = project(tmp_path_factory.mktemp("repro") / "project")
     subprocess.run([BIN / "dvc", "repro", "-q", "--all-pipelines"], cwd=root, check=True)
+    return root
+
+
+@pytest.fixture
+def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder here: everything was executed, and nothing of it is in dvc.lock."""
+    root = project(tmp_path / "project")
+    assert work(root, "kill").returncode == -9
+    assert not (root / "dvc.lock").exists()
+    monkeypatch.chdir(root)
     return root
 
 
@@ -85,18 +97,23 @@ def test_the_lock_files_are_written_when_the_work_ends(
     end: str, repro: Path, tmp_path: Path
 ) -> None:
     root = project(tmp_path / "project")
-    done = work(root, end, *_CELLS)
+    done = work(root, end)
     assert (done.returncode == 0) == (end == "well"), done.stderr
     assert locks(root) == locks(repro)
     assert stale_cells(Dag(root)) == {}
 
 
-def test_what_a_kill_kept_out_of_the_lock_file_is_there_again(repro: Path, tmp_path: Path) -> None:
+def test_after_the_time_between_two_writes_a_recorded_cell_is_written(
+    repro: Path, tmp_path: Path
+) -> None:
     root = project(tmp_path / "project")
-    assert work(root, "kill", *_CELLS).returncode == -9
-    dag = Dag(root)
-    lost = [name for name in _CELLS if dag.changes(name) == [Dag.NEVER]]
-    assert len(lost) >= 2, "everything was written before the kill"
+    assert work(root, "kill", every=0).returncode == -9
+    assert locks(root) == locks(repro)
+
+
+def test_what_a_kill_kept_out_of_the_lock_file_is_there_again(killed: Path, repro: Path) -> None:
+    root, dag = killed, Dag(killed)
+    assert all(dag.changes(name) == [Dag.NEVER] for name in _CELLS)
     before = {p: p.stat().st_ino for p in [*(root / "out" / "of").iterdir(), root / "whole"]}
     with dag.claimed():
         for name in dag.cells:
@@ -108,9 +125,8 @@ def test_what_a_kill_kept_out_of_the_lock_file_is_there_again(repro: Path, tmp_p
     assert stale_cells(Dag(root)) == {}
 
 
-def test_killed_before_the_cache_has_the_outputs_they_are_kept(repro: Path, tmp_path: Path) -> None:
-    root = project(tmp_path / "project")
-    assert work(root, "kill", *_CELLS).returncode == -9
+def test_killed_before_the_cache_has_the_outputs_they_are_kept(killed: Path, repro: Path) -> None:
+    root = killed
     shutil.rmtree(root / ".dvc" / "cache" / "files")
     dag = Dag(root)
     with dag.claimed():
@@ -120,16 +136,14 @@ def test_killed_before_the_cache_has_the_outputs_they_are_kept(repro: Path, tmp_
     assert stale_cells(Dag(root)) == {}
 
 
-def test_another_file_in_the_place_of_an_output_is_not_taken_for_it(tmp_path: Path) -> None:
-    root = project(tmp_path / "project")
-    assert work(root, "kill", *_CELLS).returncode == -9
-    (root / "whole").unlink()
-    (root / "whole").write_text("something else\n")
-    dag = Dag(root)
+def test_another_file_in_the_place_of_an_output_is_not_taken_for_it(killed: Path) -> None:
+    (killed / "whole").unlink()
+    (killed / "whole").write_text("something else\n")
+    dag = Dag(killed)
     with dag.claimed():
         for name in dag.cells:
             assert not dag.changes(name) or dag.begin(name)
-    assert (root / "whole").read_text() == "given\n1\ngiven\n2\ngiven\n3\n"
+    assert (killed / "whole").read_text() == "given\n1\ngiven\n2\ngiven\n3\n"
 
 
 def test_who_works_on_the_outputs_is_noted_by_folders(repro: Path) -> None:
