@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from pipelines.environment import configure_prefect
+from tunetrail.files import STATE_DIR
 
 
 def tasks(count: int) -> float:
@@ -39,6 +40,7 @@ def main() -> None:
     """Measure the difference between many tasks and one."""
     os.chdir(Path(sys.argv[1]))
     count = int(sys.argv[2])
+    STATE_DIR.mkdir(exist_ok=True)
     configure_prefect()
     from pipelines.server import _own, connect, wait_until_ready
 

@@ -239,7 +239,7 @@ def main() -> None:
                 copy = fresh("copy")
                 shutil.copytree(root, copy, symlinks=True)
                 # What takes seconds a cell is clear after two.
-                sample = 2 if way == "before" and runs > 100 else 2 * _SAMPLE
+                sample = 2 if way == "before" else 2 * _SAMPLE
                 keep(f"head_{way}", runs, measured("head.py", code, copy, sample))
     for runs in options.finished:
         root = fresh(f"finished-{runs}")

@@ -152,11 +152,11 @@ def test_who_works_on_the_outputs_is_noted_by_folders(repro: Path) -> None:
         noted = json.loads((repro / ".dvc" / "tmp" / "rwlock").read_text())["read"]
         assert sorted(noted) == [str(repro / place) for place in ("out/of", "sub/more", "whole")]
         busy = subprocess.run(
-            [BIN / "dvc", "repro", "-q", "-f", "numbers@2"],
+            [BIN / "dvc", "repro", "-f", "numbers@2"],
             cwd=repro,
             capture_output=True,
             text=True,
             check=False,
         )
     assert busy.returncode != 0
-    assert "busy" in busy.stderr
+    assert "is busy, it is being blocked by" in busy.stderr
