@@ -239,6 +239,15 @@ def run_stale(
                 outcome.blocked.append(lost)
                 display.finished(lost)
 
+    def happened() -> tuple[Cell, PrefectFuture[None]] | int:
+        """Wait for what happens next; what was recorded is written meanwhile."""
+        while True:
+            try:
+                return events.get(timeout=dag.due())
+            except queue.Empty:
+                with contextlib.suppress(OSError):  # a full disk: it is tried again, to the end
+                    dag.write()
+
     runner: Any = here if cluster is None else cluster.task_runner()
 
     @flow(name="compare", flow_run_name="{project}", task_runner=runner)
@@ -251,7 +260,7 @@ def run_stale(
                     with failing(ready):
                         look_at(ready)
                 if scheduler.busy:
-                    event = events.get()
+                    event = happened()
                     if isinstance(event, int):
                         stopping = True
                         end_all()

@@ -1,8 +1,8 @@
 """DVC's graph of stages: what is stale and why, and recording what was executed elsewhere.
 
-Only this module, ``datafiles`` and ``exchange`` touch DVC's Python API, parts of which are
-semi-private; DVC is pinned to one minor series and a test compares the lock file with that of plain
-``dvc repro``. One thread uses a :class:`Dag`; commands may run anywhere meanwhile.
+Only this module, ``lockfile``, ``datafiles`` and ``exchange`` touch DVC's Python API, parts of
+which are semi-private; DVC is pinned to one minor series and a test compares the lock file with
+that of plain ``dvc repro``. One thread uses a :class:`Dag`; commands may run anywhere meanwhile.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import json
 import logging
 import os
 import re
-import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import STATE_DIR, scratch, write_json, write_text
+from tunetrail.files import STATE_DIR, write_json, write_text
+from tunetrail.lockfile import LockFile
 from tunetrail.machine import require_room
 from tunetrail.place import project_of
 
@@ -34,6 +35,9 @@ PIPELINE = Path(__file__).parent / "template" / "pipeline.yaml"
 
 #: Local configuration of DVC in a project without git.
 _NO_GIT = "[core]\n    no_scm = true\n"
+
+#: Seconds between two writes of dvc.lock while cells are recorded one after the other.
+_WRITTEN_EVERY = 2.0
 
 _PHRASES = {"modified": "changed", "deleted": "is gone", "new": "is new"}
 
@@ -138,11 +142,19 @@ class Dag:
                 inputs=tuple(self._shown(dep) for dep in stage.deps),
                 outputs=tuple(self._shown(out) for out in stage.outs),
             )
-        self._produced = {path for cell in self.cells.values() for path in cell.outputs}
+        made = [PurePosixPath(path) for cell in self.cells.values() for path in cell.outputs]
+        #: Outputs, and the folders that have some.
+        self._produced = {str(part) for path in made for part in (path, *path.parents)}
+        #: Each dvc.yaml has its own.
+        self._lock_files: dict[Path, LockFile] = {}
+        self._claimed, self._written = False, 0.0
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Let no other DVC command write outputs meanwhile: it says at once who works on them.
+
+        Meanwhile dvc.lock is written every few seconds (:meth:`due`), and when the block is left.
+        What is recorded is in the run cache at once, which is where a killed process is taken up.
 
         Only for a process that runs once in a project: what such a process left when it was killed
         is cleared away.
@@ -152,19 +164,48 @@ class Dag:
         """
         from dvc.rwlock import RWLOCK_FILE, rwlock
 
-        outputs = [out.fs_path for stage in self._stages.values() for out in stage.outs]
+        # By folders: DVC reads and writes the list of them several times for every cell.
+        made = [PurePosixPath(path) for cell in self.cells.values() for path in cell.outputs]
+        outputs = [str(self._root / place) for place in {PurePosixPath(*p.parts[:2]) for p in made}]
         folder, hardlink = self._repo.tmp_dir, self._repo.config["core"].get("hardlink_lock", False)
         with self._locked():
             _forget_killed(Path(folder) / RWLOCK_FILE)
             # As readers: others may still look (`dvc status`, `tunetrail plan`).
             held = rwlock(folder, self._repo.fs, " ".join(sys.argv), outputs, [], hardlink)
             held.__enter__()
+        self._claimed = True
         try:
             yield
         finally:
-            # Somebody may have deleted the list meanwhile.
-            with self._locked(), suppress(AssertionError):
-                held.__exit__(None, None, None)
+            self._claimed = False
+            try:
+                self.write()
+            finally:
+                # Somebody may have deleted the list meanwhile.
+                with self._locked(), suppress(AssertionError):
+                    held.__exit__(None, None, None)
+
+    def due(self) -> float | None:
+        """Seconds until dvc.lock is to be written (:meth:`write`); None where it has everything."""
+        if all(lock.is_written for lock in self._lock_files.values()):
+            return None
+        return max(0.0, self._written + _WRITTEN_EVERY - time.monotonic())
+
+    def write(self) -> None:
+        """Write what was recorded to dvc.lock.
+
+        Raises:
+            OSError: It cannot be written; the next time it is tried again.
+        """
+        if self.due() is not None:
+            with self._locked():
+                self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        for lock in self._lock_files.values():
+            if not lock.is_written:
+                lock.write()
 
     def changes(self, name: str) -> list[str]:
         """Why the cell is stale, one phrase a reason; empty when it is up to date.
@@ -204,7 +245,7 @@ class Dag:
             return "code of TuneTrail"
         if Path(path).is_relative_to(CODE):
             return f"code {Path(path).relative_to(CODE)}"
-        if any(Path(made).is_relative_to(path) for made in self._produced):
+        if path in self._produced:
             return f"input {path}"
         return f"{'folder' if (self._root / path).is_dir() else 'file'} {path}"
 
@@ -227,11 +268,13 @@ class Dag:
 
         stage = self._stages[name]
         with self._locked():
-            if self._lacks_cache_only(stage):  # the disk was full: the outputs are there
+            earlier = self._earlier(stage)
+            # The disk was full, or a kill came before dvc.lock was written: the outputs are there.
+            if self._lacks_cache_only(stage) or self._are_there(earlier):
                 self._save(stage)
                 return True
             stage.remove_outs(ignore_remove=False, force=False)
-            self._discard_damaged(stage)
+            self._discard_damaged([*stage.outs, *earlier])
             try:
                 self._repo.stage_cache.restore(stage)
             except RunCacheNotFoundError:
@@ -314,16 +357,26 @@ class Dag:
                         found[Path(self._shown(out), *parts).as_posix()] = digest
         return found
 
-    def _discard_damaged(self, stage: Any) -> None:
-        """Remove what is damaged of the cached outputs that the stage may be restored from."""
+    def _earlier(self, stage: Any) -> list[Any]:
+        """The outputs that the run cache knows for the stage and its inputs as they are now."""
         cache = self._repo.stage_cache
         recorded = [dep.hash_info for dep in stage.deps]
         stage.save_deps()
         entry = cache._load(stage)
         for dep, old in zip(stage.deps, recorded, strict=True):
             dep.hash_info = old
-        cached = cache._create_stage(entry, wdir=stage.wdir).outs if entry else []
-        for out in {str(out.hash_info): out for out in [*stage.outs, *cached]}.values():
+        return list(cache._create_stage(entry, wdir=stage.wdir).outs) if entry else []
+
+    def _are_there(self, outs: list[Any]) -> bool:
+        """Whether there are any, and the workspace has them, byte for byte."""
+        if not outs or _differ(outs):
+            return False
+        self._discard_damaged(outs)
+        return not _differ(outs)
+
+    def _discard_damaged(self, outs: list[Any]) -> None:
+        """Remove what is damaged of the cached outputs that a stage may be restored from."""
+        for out in {str(out.hash_info): out for out in outs}.values():
             damaged = list(_damaged(out))
             for path in damaged:
                 path.unlink(missing_ok=True)  # two of its files may share a copy
@@ -331,18 +384,13 @@ class Dag:
                 self.discarded.append(str(out))
 
     def _save(self, stage: Any) -> None:
-        """Record the stage; dvc.lock is replaced in one step, which DVC does not do."""
-        from dvc.dvcfile import Lockfile
-
+        """Record the stage; in dvc.lock at once, or within seconds while it is claimed."""
         stage.save()
         # Before it goes to the cache: should there be no room for that, only that is repeated.
-        lock = Path(stage.dvcfile.path).with_suffix(".lock")
-        with scratch() as folder:
-            draft = folder / lock.name
-            if lock.exists():
-                shutil.copyfile(lock, draft)
-            Lockfile(self._repo, str(draft)).dump(stage)
-            write_text(lock, draft.read_text(encoding="utf-8"))
+        path = Path(stage.dvcfile.path).with_suffix(".lock")
+        self._lock_files.setdefault(path, LockFile(path)).put(stage)
+        if not self._claimed or self.due() == 0:
+            self._write()
         stage.commit()
         for out in stage.outs:
             if out.use_cache and out.changed_cache():
@@ -355,11 +403,7 @@ class Dag:
     @staticmethod
     def _lacks_cache_only(stage: Any) -> bool:
         """Whether the outputs in the workspace are those of dvc.lock and its inputs of now."""
-        return not (
-            stage.changed_stage()
-            or stage.changed_deps()
-            or any(out.workspace_status() for out in stage.outs)
-        )
+        return not (stage.changed_stage() or stage.changed_deps() or _differ(stage.outs))
 
     def _locked(self) -> AbstractContextManager[None]:
         return locked(self._repo)
@@ -442,6 +486,11 @@ def locked(repo: Any) -> Iterator[None]:
             "DVC's list of who works on what, .dvc/tmp/rwlock, was cut off by a kill",
             "`tunetrail mend` removes it",
         ) from None
+
+
+def _differ(outs: list[Any]) -> bool:
+    """Whether some of these are not in the workspace as they were recorded."""
+    return any(out.workspace_status() for out in outs)
 
 
 def _damaged(out: Any) -> Iterator[Path]:

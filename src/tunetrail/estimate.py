@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal
 
 from tunetrail.files import STATE_DIR, read_json, write_json
@@ -48,11 +47,22 @@ class Estimator:
     """
 
     def __init__(self, known: Mapping[str, float]) -> None:
-        self._known = dict(known)
+        self._known: dict[str, float] = {}
+        #: What cells have in common → their seconds summed up, and how many they are.
+        self._alike: dict[tuple[str, ...], tuple[float, int]] = {}
+        self._seconds = self._guessed = 0.0
+        for name, seconds in known.items():
+            self.took(name, seconds)
 
     def took(self, name: str, seconds: float) -> None:
         """Learn how long a cell took just now."""
+        before, new = self._known.get(name, 0.0), name not in self._known
         self._known[name] = seconds
+        self._seconds += seconds - before
+        self._guessed += _guess(_parts(name)[0]) if new else 0.0
+        for key in _likenesses(name):
+            total, count = self._alike.get(key, (0.0, 0))
+            self._alike[key] = total + seconds - before, count + new
 
     def seconds(self, name: str) -> float:
         """Expected seconds of one cell."""
@@ -65,16 +75,11 @@ class Estimator:
     def _expected(self, name: str) -> tuple[float, Basis]:
         if name in self._known:
             return self._known[name], "measured"
-        stage, task, method = _parts(name)
-        for alike in (
-            lambda s, t, m: (s, t, m) == (stage, task, method),
-            lambda s, t, m: (s, m) == (stage, method) and method != "",
-            lambda s, t, m: s == stage,
-        ):
-            found = [v for n, v in self._known.items() if alike(*_parts(n))]
-            if found:
-                return fmean(found), "similar"
-        return _guess(stage) * self._pace(), "guess"
+        for key in _likenesses(name):
+            if key in self._alike:
+                total, count = self._alike[key]
+                return total / count, "similar"
+        return _guess(_parts(name)[0]) * self._pace(), "guess"
 
     def left(
         self, waiting: Iterable[str], running: Mapping[str, float], alone: set[str], width: int
@@ -95,8 +100,7 @@ class Estimator:
 
     def _pace(self) -> float:
         """Seconds here for a guessed second."""
-        guessed = sum(_guess(_parts(name)[0]) for name in self._known)
-        return sum(self._known.values()) / guessed if guessed else 1.0
+        return self._seconds / self._guessed if self._guessed else 1.0
 
 
 def known_durations(root: Path, params: Params) -> dict[str, float]:
@@ -143,6 +147,13 @@ def remember(root: Path, seconds: Mapping[str, float]) -> None:
 
 def _guess(stage: str) -> float:
     return _FIRST_GUESS.get(stage, _SHORT)
+
+
+def _likenesses(name: str) -> list[tuple[str, ...]]:
+    """What other cells may have in common with this one, the closest first."""
+    stage, task, method = _parts(name)
+    of_method = [("method", stage, method)] if method else []
+    return [("cell", stage, task, method), *of_method, ("stage", stage)]
 
 
 def _parts(name: str) -> tuple[str, str, str]:

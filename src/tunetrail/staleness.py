@@ -43,10 +43,11 @@ def expected(dag: Dag, execute: Execute) -> dict[str, list[str]]:
     """
     why: dict[str, list[str]] = {}
     foreseen: dict[str, Differences] = {}
+    place = {name: i for i, name in enumerate(dag.cells)}
     for name, cell in dag.cells.items():
         own = dag.changes(name)
         reasons = list(own)
-        stale_above = [above for above in why if above in cell.upstream]
+        stale_above = sorted(why.keys() & cell.upstream, key=place.__getitem__)
         stages_above = {dag.cells[above].stage for above in stale_above}
         passed: dict[str, list[str]] = {}
         if reasons != [Dag.NEVER]:

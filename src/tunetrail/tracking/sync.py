@@ -115,6 +115,16 @@ def _bring_receipt(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
             "refused": wanted["refused"],
             "decisions": [],
         }
+        state = git_state()
+        made = {
+            "comparison": wanted["comparison"],
+            "git_commit": state["git_commit"] or "none",
+            "git_dirty": str(state["git_dirty"]),
+        }
+        data = {
+            task: file_digest(root / "data" / "canonical" / task / DATA)
+            for task in dict.fromkeys(entry["task"] for entry in wanted["runs"])
+        }
         parents: dict[tuple[str, str], str] = {}
         for group in wanted["groups"]:
             mean = groups.record(root, group, _verdict_tags(group["against"]))
@@ -122,7 +132,7 @@ def _bring_receipt(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
             parents[group["task"], group["label"]] = above
         runs: dict[str, str] = {}
         for entry in wanted["runs"]:
-            record = _record(root, entry, wanted["comparison"])
+            record = _record(root, entry, made | {"data_digest": data[entry["task"]]})
             above = parents[entry["task"], entry["label"]]
             record["tags"][trials.PARENT_TAG] = above
             verdict = _verdict_tags(entry.get("against"))
@@ -288,8 +298,8 @@ def _abandoned(run: Any) -> bool:
     return time.time() - run.info.start_time / 1000 > _AT_WORK
 
 
-def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any]:
-    """Everything that MLflow should hold of one run."""
+def _record(root: Path, entry: dict[str, Any], made: dict[str, str]) -> dict[str, Any]:
+    """Everything that MLflow should hold of one run; ``made`` are tags of what it was made with."""
     task, label, budget, seed = (entry[k] for k in ("task", "label", "budget", "seed"))
     frozen, run = planned_run(root / "plan" / task, label, budget, seed)
     history = read_json(root / "runs" / "train" / task / run.place / HISTORY)
@@ -319,10 +329,7 @@ def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any
             "budget": budget,
             "seed": str(seed),  # a server takes nothing but text
             **share(run),
-            "data_digest": file_digest(root / "data" / "canonical" / task / DATA),
-            "comparison": comparison,
-            "git_commit": git_state()["git_commit"] or "none",
-            "git_dirty": str(git_state()["git_dirty"]),
+            **made,
         },
         "artifacts": [
             frozen,
@@ -377,9 +384,10 @@ def _create_run(client: Any, experiment: str, record: dict[str, Any]) -> str:
     metrics = [Metric(key, value, now, last) for key, value in record["metrics"].items()]
     metrics += [Metric(key, value, now, step) for key, step, value in record["points"]]
     params = [Param(key, value) for key, value in record["params"].items()]
-    for start in range(0, len(metrics), 900):
+    # A server takes a thousand at a time, a hundred of them parameters.
+    client.log_batch(run_id, metrics=metrics[:900], params=params)
+    for start in range(900, len(metrics), 900):
         client.log_batch(run_id, metrics=metrics[start : start + 900])
-    client.log_batch(run_id, params=params)
     for path in record["artifacts"]:
         client.log_artifact(run_id, str(path))
     client.set_terminated(run_id)

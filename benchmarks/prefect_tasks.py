@@ -1,0 +1,59 @@
+"""What Prefect costs the head of a run for a task that does nothing.
+
+python -m benchmarks.prefect_tasks FOLDER TASKS
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+from pipelines.environment import configure_prefect
+from tunetrail.files import STATE_DIR
+
+
+def tasks(count: int) -> float:
+    """Processor seconds of this process for ``count`` tasks in one flow, the flow included."""
+    from prefect import flow, task
+    from prefect.cache_policies import NO_CACHE
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    @task(task_run_name="{name}", retries=2, cache_policy=NO_CACHE, persist_result=False)
+    def execute(name: str) -> None:
+        time.sleep(0.01)
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=4))
+    def work() -> None:
+        for future in [execute.submit(str(number)) for number in range(count)]:
+            future.result()
+
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def main() -> None:
+    """Measure the difference between many tasks and one."""
+    os.chdir(Path(sys.argv[1]))
+    count = int(sys.argv[2])
+    STATE_DIR.mkdir(exist_ok=True)
+    configure_prefect()
+    from pipelines.server import _own, connect, wait_until_ready
+
+    connect()
+    wait_until_ready()
+    one = tasks(1)
+    head = (tasks(count + 1) - one) / count
+    for server in _own:
+        server.communicate()
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = {"tasks": count, "head": round(head, 4), "server_with_start": round(spent.ru_utime, 2)}
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
