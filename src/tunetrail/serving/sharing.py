@@ -6,6 +6,7 @@ from an adapter with each call, so one session answers for every model.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from onnx import numpy_helper
 from tqdm import tqdm
 
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import file_digest, read_json, replacing, scratch, write_json
+from tunetrail.files import file_digest, read_json, replacing, write_json
 from tunetrail.kinds import kind_of
 from tunetrail.layout import ADAPTER, CERTIFICATE, MODEL, RUN, SERVING, SHARED, TOKENIZER
 from tunetrail.machine import require_room
@@ -138,12 +139,12 @@ def share(parts: Sequence[Part], out: Path) -> Shared:
             model = trained_model(spec, part.base, part.selected / "adapter")
             trained = {k: v.detach().numpy() for k, v in model.trained().items()}
             _check_share(part, model)
-            own = _without(model, trained, part)
+            own = _without(model, trained, part, folder)
             if session is None:
                 base = own
                 require_room(out, len(base), "the base of the models")
                 (folder / MODEL).write_bytes(base)
-                session = export.open_session(base, spec.numerics.threads)
+                session = export.open_session(base, os.cpu_count() or 1)
                 shutil.copyfile(part.export / TOKENIZER, folder / TOKENIZER)
             elif own != base:
                 raise _unlike(parts[0], specs[0], part, spec)
@@ -204,15 +205,13 @@ def _check_kin(first: Part, wanted: RunSpec, part: Part, spec: RunSpec) -> None:
 
 
 def _unlike(first: Part, wanted: RunSpec, part: Part, spec: RunSpec) -> TuneTrailError:
-    # The learning rate decides nothing but the training.
-    one, other = (
-        {**_facts(s), **{k: v for k, v in s.method.options.items() if k != "learning_rate"}}
-        for s in (wanted, spec)
-    )
+    one, other = _facts(wanted), _facts(spec)
+    if one == other:
+        one, other = wanted.method.options, spec.method.options
     different = [
-        f"{key} {one.get(key)} and {other.get(key)}"
-        for key in {**one, **other}
-        if one.get(key) != other.get(key)
+        f"{key} {value} and {other[key]}"
+        for key, value in one.items()
+        if value != other[key] and key != "learning_rate"  # which decides the training alone
     ]
     reason = "; ".join(different) or f"{spec.method.name} keeps more than what it trains"
     return TuneTrailError(
@@ -232,15 +231,16 @@ def _check_share(part: Part, model: Classifier) -> None:
         )
 
 
-def _without(model: Classifier, trained: dict[str, np.ndarray], part: Part) -> bytes:
+def _without(model: Classifier, trained: dict[str, np.ndarray], part: Part, folder: Path) -> bytes:
     """The model as ONNX without what was trained: inputs, by their names, take its place.
 
     The same bytes for every model that can share them. An input may be left out, as an adapter
     fills it; its default is empty, so that without an adapter nothing is computed.
     """
-    with scratch() as folder:
-        export.write_onnx(model, folder / MODEL, fold=False)
-        whole = onnx.load(folder / MODEL)
+    traced = folder / "traced.onnx"
+    export.write_onnx(model, traced, fold=False)
+    whole = onnx.load(traced)
+    traced.unlink()
     weights = {tensor.name: tensor for tensor in whole.graph.initializer}
     for name, value in trained.items():
         if name not in weights:
@@ -278,7 +278,7 @@ def _compared(part: Part, spec: RunSpec, session: Any, adapter: Path) -> SharedM
         TuneTrailError: It cannot be, or gives other logits or predictions.
     """
     certificate, content = verified(part.export, DAMAGED_EXPORT)
-    own = export.open_session(content, spec.numerics.threads)
+    own = export.open_session(content, os.cpu_count() or 1)
     loaded = onnxruntime.LoraAdapter()
     loaded.Load(str(adapter))
     options = onnxruntime.RunOptions()
@@ -299,13 +299,10 @@ def _compared(part: Part, spec: RunSpec, session: Any, adapter: Path) -> SharedM
             f"'{part.name}' cannot be computed from an adapter: {str(error).splitlines()[0]}",
             _ALONE + str(part.export),
         ) from error
-    difference = max(
-        float(np.abs(a - b).max())
-        for a, b in zip([*wanted, logits], [*found, found_logits], strict=True)
-    )
+    difference = export.largest_difference([*wanted, logits], [*found, found_logits])
     kind = kind_of(spec.data)
     flips = kind.flips(kind.decide(rows, logits), kind.decide(rows, found_logits))
-    if difference > certificate.tolerance or flips:
+    if not difference <= certificate.tolerance or flips:  # NaN is no small difference
         raise TuneTrailError(
             f"'{part.name}' on a shared base is not the model that was certified: logits differ "
             f"by {difference:.2g} (tolerance {certificate.tolerance:g}), {flips} of {len(rows)} "

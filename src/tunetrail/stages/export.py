@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,7 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
         session = open_session(folder / MODEL, cores)
         onnx_sweep = [ask(session, inputs) for inputs in sweep]
         onnx_logits = outputs(rows, lambda batch: ask(session, batch))
-        difference = max(
-            float(np.abs(a - b).max())
-            for a, b in zip([*sweep_logits, logits], [*onnx_sweep, onnx_logits], strict=True)
-        )
+        difference = largest_difference([*sweep_logits, logits], [*onnx_sweep, onnx_logits])
         numerics.apply(spec.numerics)
         latency = _latency(model, open_session(folder / MODEL, spec.numerics.threads), rows)
         kind = kind_of(spec.data)
@@ -143,6 +141,11 @@ def ask(session: Any, inputs: dict[str, torch.Tensor], options: Any = None) -> n
     feeds = {name: tensor.numpy() for name, tensor in inputs.items()}
     logits: np.ndarray = session.run(["logits"], feeds, options)[0]
     return logits
+
+
+def largest_difference(ones: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:
+    """Between arrays of two lists, in pairs; NaN where a value is."""
+    return float(np.max([np.abs(a - b).max() for a, b in zip(ones, others, strict=True)]))
 
 
 def sweep_inputs(spec: RunSpec, rows: Rows) -> list[dict[str, torch.Tensor]]:
