@@ -19,11 +19,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
 
 from tests.conftest import ROOT
 from tests.tiny import CLASSES, make_spec
 from tunetrail.files import read_json, tree_digest
-from tunetrail.layout import CERTIFICATE, DATA, PREDICTIONS, RUN
+from tunetrail.layout import CERTIFICATE, DATA, PREDICTIONS, RUN, SERVING
 from tunetrail.run import PlannedRun, write_run
 from tunetrail.stages.evaluate import evaluate
 from tunetrail.stages.export import export
@@ -35,6 +39,7 @@ from tunetrail.task import load_task
 from tunetrail.tracking.sync import ONNX_TAG, RUN_TAG
 
 KINDS = ("classes", "pairs", "number", "answers")
+PARITY = ["even", "odd"]
 LENGTH = 32
 LABELS = [f"class {number}" for number in range(CLASSES)]
 _LETTERS = list(string.ascii_lowercase)
@@ -45,6 +50,7 @@ _DECLARED: dict[str, dict[str, Any]] = {
     "pairs": {"labels": LABELS, "metrics": ["accuracy"]},
     "number": {"range": [0, 2], "metrics": ["pearson"]},
     "answers": {"answers": {"stride": 4, "max_length": 3}, "metrics": ["exact_match"]},
+    "parity": {"labels": PARITY, "metrics": ["accuracy"]},
 }
 
 
@@ -78,9 +84,9 @@ class Exported:
             close = answer["score"] == pytest.approx(expected["score"], abs=1e-3)
             return answer["answer"] == found and placed and close
         scores = list(answer["scores"].values())
-        return answer["label"] == LABELS[found] and scores == pytest.approx(
-            list(expected["scores"]), abs=1e-4
-        )
+        return answer["label"] == read_json(self.folder / SERVING)["labels"][
+            found
+        ] and scores == pytest.approx(list(expected["scores"]), abs=1e-4)
 
 
 def _frame(kind: str, count: int = 160) -> pd.DataFrame:
@@ -98,6 +104,8 @@ def _frame(kind: str, count: int = 160) -> pd.DataFrame:
             row["text_pair"] = f"{generator.choice(_LETTERS)} and {digit}"
         if kind in ("classes", "pairs"):
             row["label"] = LABELS[row["label"]]
+        if kind == "parity":
+            row["label"] = PARITY[row["label"] % 2]
         if kind == "answers":
             answers = {"text": [digit], "answer_start": [2 * place]}
             row = {"text": f"{generator.choice(_LETTERS)} ?", "text_pair": text, "label": answers}
@@ -105,7 +113,9 @@ def _frame(kind: str, count: int = 160) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def export_tiny(kind: str, base: Path, folder: Path, rate: float = 3e-3) -> Exported:
+def export_tiny(
+    kind: str, base: Path, folder: Path, rate: float = 3e-3, method: str = "full", **options: Any
+) -> Exported:
     """Train, evaluate and export a tiny model of a kind, by the stages themselves.
 
     Another learning rate makes another model.
@@ -127,13 +137,13 @@ def export_tiny(kind: str, base: Path, folder: Path, rate: float = 3e-3) -> Expo
     digests = {name: tree_digest(folder / "prepared" / name) for name in ("fit", "test")}
     pooling = "none" if kind == "answers" else "mean"
     spec = make_spec(
-        "full",
-        {"learning_rate": rate},
+        method,
+        {"learning_rate": rate, **options},
         base={"digest": tree_digest(base / "model"), "max_length": LENGTH, "pooling": pooling},
         data=data | digests,
         budget={"epochs": 10},
     )
-    write_run(folder / RUN, PlannedRun("full", "full", spec))
+    write_run(folder / RUN, PlannedRun(method, "full", spec))
     train(folder / RUN, base, folder / "prepared" / "fit", folder / "adapter")
     test = folder / "prepared" / "test"
     evaluate(folder / RUN, base, folder / "adapter", test, folder / "scores")
@@ -141,7 +151,7 @@ def export_tiny(kind: str, base: Path, folder: Path, rate: float = 3e-3) -> Expo
     predictions = pd.read_parquet(folder / "scores" / PREDICTIONS)
     canonical = pd.read_parquet(folder / "canonical" / DATA).set_index("id")
     names = {"text": "question", "text_pair": "context"} if kind == "answers" else {}
-    kept = ["text"] if kind in ("classes", "number") else ["text", "text_pair"]
+    kept = ["text"] if kind in ("classes", "number", "parity") else ["text", "text_pair"]
     texts = canonical.loc[predictions["id"], kept].rename(columns=names).reset_index(drop=True)
     assert predictions["prediction"].nunique() > 1, "all predictions are alike: they prove little"
     return Exported(folder / "onnx", texts, predictions)
@@ -186,9 +196,9 @@ class Server:
         """Ask for a path."""
         return ask(self.connection(), "GET", path, None, headers)
 
-    def post(self, body: Any, **headers: str) -> Answer:
+    def post(self, body: Any, path: str = "/predict", **headers: str) -> Answer:
         """Ask for predictions: bytes as they are, anything else as JSON."""
-        return ask(self.connection(), "POST", "/predict", body, headers)
+        return ask(self.connection(), "POST", path, body, headers)
 
     def metric(self, name: str) -> float:
         """The sum of a counter over its labels."""
@@ -241,6 +251,31 @@ def start(
     )
 
 
+def conforms(server: Server) -> set[str]:
+    """Ask a server what its document allows, and what it does not; the paths that were asked.
+
+    Whatever is sent: a declared status, type and schema; no 5xx; what fits is accepted.
+    """
+    asked = set()
+    document = schemathesis.openapi.from_url(f"{server.ready['url']}/openapi.json")
+    for found in document.get_all_operations():
+        operation = found.ok()
+        asked.add(operation.path)
+        wrong = [GenerationMode.NEGATIVE] if operation.method == "post" else []
+        for mode in (GenerationMode.POSITIVE, *wrong):
+            _conforms(operation.as_strategy(generation_mode=mode))
+    return asked
+
+
+def _conforms(cases: st.SearchStrategy[Any]) -> None:
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(case=cases)
+    def check(case: Any) -> None:
+        case.call_and_validate()
+
+    check()
+
+
 @contextlib.contextmanager
 def serving(*arguments: str, **options: Any) -> Iterator[Server]:
     """A server that is ready, and ended with the block."""
@@ -259,6 +294,12 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def connects(port: int) -> bool:
+    """Whether somebody listens at a loopback port."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def register(uri: str, name: str, exported: Exported, alias: str = "", **tags: str) -> str:

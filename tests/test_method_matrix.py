@@ -91,8 +91,8 @@ def test_a_method_works_on_an_architecture_or_is_refused(
     if method.merge_obstacle() is None:
         method.merge(model)
         torch.testing.assert_close(logits_of(model, ROWS), before, rtol=0, atol=2e-5)
-    export._write_onnx(model, tmp_path / "model.onnx")
-    session = export._session(tmp_path / "model.onnx", threads=1)
+    export.write_onnx(model, tmp_path / "model.onnx")
+    session = export.open_session(tmp_path / "model.onnx", threads=1)
     for index in ([0], [4, 2], list(range(len(ROWS)))):
-        found = export._run(session, ROWS.batch(np.array(index)))
+        found = export.ask(session, ROWS.batch(np.array(index)))
         np.testing.assert_allclose(found, before[index].numpy(), rtol=0, atol=1e-4)

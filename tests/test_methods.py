@@ -402,16 +402,16 @@ def test_the_onnx_file_computes_the_same(
     batches = [
         ROWS.batch(np.array(index)) for index in ([0], [4, 2], [1, 3, 5], list(range(len(ROWS))))
     ]
-    batches += export._sweep_inputs(spec, ROWS)
+    batches += export.sweep_inputs(spec, ROWS)
     with torch.inference_mode():
         expected = [model.eval()(**batch).numpy() for batch in batches]
     method_of(spec).fold(model)
     method_of(spec).merge(model)
-    export._write_onnx(model, tmp_path / MODEL)
-    session = export._session(tmp_path / MODEL, threads=1)
+    export.write_onnx(model, tmp_path / MODEL)
+    session = export.open_session(tmp_path / MODEL, threads=1)
     assert len({tuple(batch["input_ids"].shape) for batch in batches}) >= 8
     for batch, logits in zip(batches, expected, strict=True):
-        np.testing.assert_allclose(export._run(session, batch), logits, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(export.ask(session, batch), logits, rtol=0, atol=1e-4)
     np.testing.assert_allclose(onnx_logits(tmp_path / MODEL, ROWS), expected[3], rtol=0, atol=1e-4)
 
 

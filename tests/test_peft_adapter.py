@@ -148,7 +148,7 @@ def test_kinds_that_cannot_be_merged_stay_in_the_graph(base: Path, tmp_path: Pat
     model = run_model(make_spec("peft_adapter", options("LILY")), base)
     move(model)
     logits = logits_of(model, ROWS)
-    export._write_onnx(model, tmp_path / "model.onnx")
+    export.write_onnx(model, tmp_path / "model.onnx")
     found = onnx_logits(tmp_path / "model.onnx", ROWS)
     np.testing.assert_allclose(found, logits.numpy(), rtol=0, atol=1e-4)
 

@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from schemathesis import GenerationMode
 
 from tests.conftest import ROOT
 from tests.refusals import parts_of, refusal
@@ -31,6 +29,8 @@ from tests.served import (
     Exported,
     Server,
     ask,
+    conforms,
+    connects,
     export_tiny,
     free_port,
     register,
@@ -252,28 +252,10 @@ def test_a_text_is_predicted_or_refused_by_the_rule_alone(server: Server, text: 
 def test_the_service_behaves_as_its_document_says(
     kind: str, exports: Callable[[str], Exported]
 ) -> None:
-    """Schemathesis sends what the document allows, and what it does not."""
-    asked = set()
     with serving(str(exports(kind).folder), "--max-rows", "8") as running:
-        document = schemathesis.openapi.from_url(f"{running.ready['url']}/openapi.json")
-        for found in document.get_all_operations():
-            operation = found.ok()
-            asked.add(operation.path)
-            wrong = [GenerationMode.NEGATIVE] if operation.method == "post" else []
-            for mode in (GenerationMode.POSITIVE, *wrong):
-                _conforms(operation.as_strategy(generation_mode=mode))
-    assert asked >= {"/predict", "/model", "/health", "/ready", "/metrics"}
-
-
-def _conforms(cases: st.SearchStrategy[Any]) -> None:
-    """Whatever is sent: a declared status, type and schema; no 5xx; what fits is accepted."""
-
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(case=cases)
-    def check(case: Any) -> None:
-        case.call_and_validate()
-
-    check()
+        asked = conforms(running)
+    assert asked == {"/predict", "/model", "/models", "/health", "/ready", "/metrics",
+                     "/openapi.json"}  # fmt: skip
 
 
 # -- what is told ---------------------------------------------------------------------------------
@@ -286,13 +268,15 @@ def test_the_model_is_told(server: Server, classes: Exported) -> None:
         "version": None,
         "run": certificate["run"],
         "sha256": certificate["onnx_sha256"],
+        "adapter": None,
         "predicts": "classes",
         "labels": LABELS,
         "columns": ["text"],
         "optional_columns": ["text_pair"],
         "max_length": 32,
     }
-    assert server.ready["sha256"] == certificate["onnx_sha256"]
+    assert server.get("/models").content == [server.get("/model").content]
+    assert server.ready["models"][0]["sha256"] == certificate["onnx_sha256"]
     assert server.get("/health").content == {"status": "alive"}
     assert server.get("/ready").content == {"status": "ready"}
 
@@ -671,11 +655,6 @@ def test_a_registered_model_of_pairs_needs_them(
 def server_digest(exported: Exported) -> str:
     digest: str = read_json(exported.folder / CERTIFICATE)["onnx_sha256"]
     return digest
-
-
-def connects(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -129,7 +129,7 @@ def test_on_other_sites_they_do_not_meet(base: Path, tmp_path: Path) -> None:
     logits = logits_of(model, ROWS)
     method.merge(model)
     torch.testing.assert_close(logits_of(model, ROWS), logits, rtol=0, atol=1e-5)
-    export._write_onnx(model, tmp_path / "model.onnx")
+    export.write_onnx(model, tmp_path / "model.onnx")
     found = onnx_logits(tmp_path / "model.onnx", ROWS)
     np.testing.assert_allclose(found, logits.numpy(), rtol=0, atol=1e-4)
 

@@ -213,5 +213,5 @@ def onnx_logits(path: Path, rows: Rows) -> np.ndarray:
     from tunetrail.stages import export
     from tunetrail.training.predict import outputs
 
-    session = export._session(path, 1)
-    return outputs(rows, lambda batch: export._run(session, batch))
+    session = export.open_session(path, 1)
+    return outputs(rows, lambda batch: export.ask(session, batch))

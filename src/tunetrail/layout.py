@@ -27,6 +27,9 @@ MODEL = "model.onnx"
 CERTIFICATE = "certificate.json"
 SERVING = "serving.json"
 TOKENIZER = "tokenizer.json"
+#: share: what is in a folder of models on one base, and what each was compared with.
+SHARED = "shared.json"
+ADAPTER = "adapter.onnx_adapter"
 #: compare: every score, their summary, the table and the report.
 COMPARISON = "comparison.json"
 SCORES = "scores.json"

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunetrail.cli.output import print_json
+from tunetrail.cli.output import print_json, print_table
 from tunetrail.cli.root import JsonOption, app
+from tunetrail.layout import MODEL
+
+if TYPE_CHECKING:
+    from tunetrail.serving.models import Model
 
 _MODEL = "models:/NAME@champion, models:/NAME/VERSION, or a folder of the export stage."
+_SERVED = f"{_MODEL.removesuffix('.')}, or one that `tunetrail share` wrote."
 
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help=_MODEL)],
+    model: Annotated[str, typer.Argument(help=_SERVED)],
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     max_batch: Annotated[
@@ -49,19 +55,21 @@ def serve(
         ),
     ] = 0.0,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print URL and model as a line of JSON, once ready.")
+        bool, typer.Option("--json", help="Print URL and models as a line of JSON, once ready.")
     ] = False,
 ) -> None:
     """Serve an exported model by HTTP: raw text in, class and scores (or a number, an answer) out.
 
-    POST /predict; GET /health, /ready, /model, /metrics, /openapi.json. Only the bytes that were
-    certified (and registered) are served. SIGTERM and Ctrl-C end it once everything accepted is
-    answered. With TUNETRAIL_SERVE_TOKEN set, requests need that token.
+    POST /predict, or /models/NAME/predict where there are several; GET /health, /ready, /models,
+    /metrics, /openapi.json. Only the bytes that were certified (and registered) are served. SIGTERM
+    and Ctrl-C end it once everything accepted is answered. With TUNETRAIL_SERVE_TOKEN set, requests
+    need that token.
 
     \b
     Examples:
       tunetrail serve models:/sentiment-movie@champion --follow 60
       tunetrail serve runs/export/movie/lora --port 9000
+      tunetrail serve runs/shared
     """
     from tunetrail.serving import server
     from tunetrail.serving.contract import Limits
@@ -86,26 +94,68 @@ def serve(
     for warning in server.warnings(settings, server.token_of_environment()):
         typer.echo(f"warning: {warning}", err=True)
 
-    def ready(url: str, opened: Any) -> None:
+    def ready(url: str, opened: Sequence[Model]) -> None:
         if as_json:
-            content = {
-                "url": url,
-                "name": opened.name,
-                "version": opened.version,
-                "run": opened.run,
-                "sha256": opened.sha256,
-            }
-            typer.echo(json.dumps(content))
+            told = [
+                {"name": m.name, "version": m.version, "run": m.run, "sha256": m.sha256}
+                for m in opened
+            ]
+            typer.echo(json.dumps({"url": url, "models": told}))
         else:
-            rows = json.dumps(dict.fromkeys(opened.columns, "…"), ensure_ascii=False)
-            typer.echo(
-                f"{opened.shown} answers at {url} (Ctrl-C ends it):\n"
-                f"  curl {url}/predict -H 'Content-Type: application/json' "
-                f"-d '{{\"rows\": [{rows}]}}'"
-            )
+            typer.echo(f"{', '.join(m.shown for m in opened)}: ready at {url} (Ctrl-C ends it)")
+            for one in opened:
+                rows = json.dumps(dict.fromkeys(one.columns, "…"), ensure_ascii=False)
+                path = "/predict" if len(opened) == 1 else f"/models/{one.name}/predict"
+                typer.echo(
+                    f"  curl {url}{path} -H 'Content-Type: application/json' "
+                    f"-d '{{\"rows\": [{rows}]}}'"
+                )
         sys.stdout.flush()
 
     server.serve(settings, ready)
+
+
+@app.command()
+def share(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="runs/export/TASK/METHOD, models:/NAME@champion or models:/NAME/VERSION."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write, for `tunetrail serve`.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Put models of one base and method into a folder, to be served by one session.
+
+    The base is there once, and what each model trained is an adapter. Each is compared with its
+    certified ONNX file on its whole test set. To be called in the project that trained them.
+
+    \b
+    Examples:
+      tunetrail share runs/export/movie/lora runs/export/amazon/lora --out runs/shared
+      tunetrail share models:/sentiment-movie@champion --out runs/shared
+    """
+    from tunetrail.serving.sharing import part_of, share
+
+    shared = share([part_of(reference) for reference in models], out)
+    if as_json:
+        print_json(shared.model_dump(mode="json"))
+        return
+    base = (out / MODEL).stat().st_size
+    print_table(
+        ("model", "adapter bytes", "rows", "largest difference"),
+        [
+            (
+                m.name,
+                f"{m.adapter_bytes:,} bytes",
+                f"{m.rows:,}",
+                f"{m.largest_logit_difference:.2g}",
+            )
+            for m in shared.models
+        ],
+    )
+    typer.echo(f"{out}: on a base of {base:,} bytes, as certified: tunetrail serve {out}")
 
 
 @app.command()

@@ -8,7 +8,7 @@ import hmac
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunetrail import __version__
+from tunetrail.errors import unknown
 from tunetrail.serving.batching import Batcher, QueueFull
 from tunetrail.serving.contract import Contract, Limits, Refused
 from tunetrail.serving.metrics import Metrics
@@ -33,6 +34,9 @@ _log = logging.getLogger(__name__)
 _BODY_SECONDS = 30
 
 _READY_AGAIN = {"Retry-After": "1"}
+
+#: The one model, what it is asked, and what one of several is.
+_MODEL, _ONE, _EACH = "/model", "/predict", "/models/{name}/predict"
 
 
 class Problem(BaseModel):
@@ -49,12 +53,13 @@ class Status(BaseModel):
 
 
 class ServedModel(BaseModel):
-    """The model that answers now."""
+    """A model that answers now."""
 
     name: str
     version: str | None
     run: str
     sha256: str
+    adapter: str | None
     predicts: str
     labels: list[str]
     columns: list[str]
@@ -82,25 +87,52 @@ class Service:
         self.batcher = Batcher(max_batch, max_wait, queue, self.metrics.computed)
         self.metrics.waiting.set_function(lambda: self.batcher.waiting)
         self.draining = False
-        self._served: tuple[Model, Contract] | None = None
+        self._served: dict[str, tuple[Model, Contract]] = {}
 
-    def take(self, model: Model) -> None:
-        """Answer from now on with ``model``; what was accepted before is answered by its own."""
-        self._served = (model, Contract(model, self.limits))
-        self.metrics.serves(model)
+    def take(self, models: Sequence[Model]) -> None:
+        """Answer from now on with these; what was accepted before is answered by its own."""
+        self._served = {model.name: (model, Contract(model, self.limits)) for model in models}
+        self.metrics.serves(models)
 
     @property
-    def served(self) -> tuple[Model, Contract]:
-        """The model and what it is asked.
+    def served(self) -> dict[str, tuple[Model, Contract]]:
+        """Name → model and what it is asked.
 
         Raises:
-            Refused: 503, it is not loaded yet.
+            Refused: 503, nothing is loaded yet.
         """
-        if self._served is None:
+        if not self._served:
             raise Refused(
                 503, "the model is not loaded yet", "ask again after a second", _READY_AGAIN
             )
         return self._served
+
+    def only(self) -> tuple[Model, Contract]:
+        """The one model that is served.
+
+        Raises:
+            Refused: 503, it is not loaded yet; 404, there are several.
+        """
+        served = self.served
+        if len(served) > 1:
+            raise Refused(
+                404,
+                f"{len(served)} models are served here",
+                f"POST /models/NAME/predict, with one of: {', '.join(served)}",
+            )
+        return next(iter(served.values()))
+
+    def named(self, name: str) -> tuple[Model, Contract]:
+        """The model of a name.
+
+        Raises:
+            Refused: 503, nothing is loaded yet; 404, no model is called so.
+        """
+        served = self.served
+        if name not in served:
+            found = unknown("model", name[:80], served)
+            raise Refused(404, found.problem, found.fix)
+        return served[name]
 
 
 def build_app(service: Service) -> FastAPI:
@@ -130,19 +162,7 @@ def build_app(service: Service) -> FastAPI:
     closed = _problems(401) if service.token else {}
     guarded = [Depends(_token_check(service.token))] if service.token else []
 
-    @app.post(
-        "/predict",
-        dependencies=guarded,
-        responses={
-            200: {"content": _content("Response"), "description": "One prediction for each row."},
-            **closed,
-            **_problems(400, 408, 413, 415, 422, 500, 503),
-        },
-        openapi_extra={"requestBody": {"required": True, "content": _content("Request")}},
-    )
-    async def predict(request: Request) -> Response:
-        """Predict one row or many."""
-        model, contract = service.served
+    async def predicted(request: Request, model: Model, contract: Contract) -> Response:
         rows = contract.read(await _body(request, service.limits.body_bytes))
         try:
             found = await service.batcher.predict(model, rows)
@@ -155,21 +175,35 @@ def build_app(service: Service) -> FastAPI:
             ) from None
         return JSONResponse(contract.answer(found))
 
-    @app.get("/model", dependencies=guarded, responses={**closed, **_problems(503)})
+    predicting: dict[str, Any] = {
+        "dependencies": guarded,
+        "responses": {
+            200: {"content": _content("Response"), "description": "One prediction for each row."},
+            **closed,
+            **_problems(400, 408, 413, 415, 422, 500, 503),
+        },
+        "openapi_extra": {"requestBody": {"required": True, "content": _content("Request")}},
+    }
+
+    @app.post(_ONE, **predicting)
+    async def predict(request: Request) -> Response:
+        """Predict one row or many."""
+        return await predicted(request, *service.only())
+
+    @app.post(_EACH, **predicting)
+    async def predict_by(request: Request, name: str) -> Response:
+        """Predict one row or many."""
+        return await predicted(request, *service.named(name))
+
+    @app.get("/models", dependencies=guarded, responses={**closed, **_problems(503)})
+    async def models() -> list[ServedModel]:
+        """Which models answer."""
+        return [_told(model) for model, _ in service.served.values()]
+
+    @app.get(_MODEL, dependencies=guarded, responses={**closed, **_problems(503)})
     async def model() -> ServedModel:
         """Which model answers."""
-        model, _ = service.served
-        return ServedModel(
-            name=model.name,
-            version=model.version,
-            run=model.run,
-            sha256=model.sha256,
-            predicts=model.predicts,
-            labels=model.predictor.labels,
-            columns=list(model.columns),
-            optional_columns=list(model.optional),
-            max_length=model.predictor.max_length,
-        )
+        return _told(service.only()[0])
 
     @app.get("/health")
     async def health() -> Status:
@@ -204,17 +238,61 @@ def build_app(service: Service) -> FastAPI:
 
     @app.get("/openapi.json", dependencies=guarded, responses={**closed, **_problems(503)})
     async def openapi() -> dict[str, Any]:
-        """This document, for the model that answers now."""
+        """This document, for the models that answer now."""
+        served = service.served
         document = get_openapi(
             title="TuneTrail",
             version=__version__,
-            description=f"Predictions of {service.served[0].shown}.",
+            description=f"Predictions of {', '.join(m.shown for m, _ in served.values())}.",
             routes=app.routes,
         )
-        document["components"]["schemas"] |= service.served[1].schemas()
+        paths, schemas = document["paths"], document["components"]["schemas"]
+        each = paths.pop(_EACH)
+        if len(served) == 1:
+            schemas |= service.only()[1].schemas()
+            return document
+        del paths[_ONE], paths[_MODEL]
+        for name, (_, contract) in served.items():
+            paths[_EACH.format(name=name)] = _of(each, name)
+            schemas |= {f"{name}.{key}": _of(s, name) for key, s in contract.schemas().items()}
         return document
 
     return app
+
+
+def _told(model: Model) -> ServedModel:
+    return ServedModel(
+        name=model.name,
+        version=model.version,
+        run=model.run,
+        sha256=model.sha256,
+        adapter=model.adapter,
+        predicts=model.predicts,
+        labels=model.predictor.labels,
+        columns=list(model.columns),
+        optional_columns=list(model.optional),
+        max_length=model.predictor.max_length,
+    )
+
+
+def _of(part: Any, name: str) -> Any:
+    """A part of the document that speaks of any model, for the one of this name."""
+    if isinstance(part, list):
+        return [_of(each, name) for each in part if not _is_name(each)]
+    if not isinstance(part, dict):
+        return part
+    found = {key: _of(value, name) for key, value in part.items()}
+    place, slash, schema = str(part.get("$ref", "")).rpartition("/")
+    if schema in Contract.SCHEMAS:
+        found["$ref"] = f"{place}{slash}{name}.{schema}"
+    if "operationId" in part:
+        found["operationId"] = f"{part['operationId']}_{name}"
+    return found
+
+
+def _is_name(part: Any) -> bool:
+    """Whether it is the parameter that says which model: the path then has its name."""
+    return isinstance(part, dict) and part.get("in") == "path"
 
 
 def _content(schema: str) -> dict[str, Any]:

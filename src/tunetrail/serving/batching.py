@@ -53,11 +53,11 @@ class Batcher:
         most: Rows of a batch. A larger request is a batch by itself.
         wait: Seconds that a request waits for others while the model is free.
         room: Rows that may wait.
-        computed: Called with rows and seconds of every batch.
+        computed: Called with model, rows and seconds of every batch.
     """
 
     def __init__(
-        self, most: int, wait: float, room: int, computed: Callable[[int, float], None]
+        self, most: int, wait: float, room: int, computed: Callable[[Model, int, float], None]
     ) -> None:
         self._most, self._wait, self._room = most, wait, room
         self._computed = computed
@@ -93,7 +93,7 @@ class Batcher:
             seconds = time.monotonic() - started
             count = sum(len(asked.rows) for asked in batch)
             self._seconds_a_row = seconds / count
-            self._computed(count, seconds)
+            self._computed(batch[0].model, count, seconds)
             for asked, answer in zip(batch, found, strict=True):
                 if asked.answer.cancelled():  # its client has gone
                     continue
@@ -117,16 +117,19 @@ class Batcher:
                 return
 
     def _taken(self) -> list[_Asked]:
-        """The next requests that fit into a batch, of one model."""
+        """The oldest request and those that fit into its batch; other models keep their order."""
         batch = [self._queue.popleft()]
-        count = len(batch[0].rows)
-        while (
-            self._queue
-            and self._queue[0].model is batch[0].model
-            and count + len(self._queue[0].rows) <= self._most
-        ):
-            batch.append(self._queue.popleft())
-            count += len(batch[-1].rows)
+        count, left = len(batch[0].rows), deque[_Asked]()
+        full = False  # a later request does not overtake one of its model
+        for asked in self._queue:
+            mine = asked.model is batch[0].model
+            full |= mine and count + len(asked.rows) > self._most
+            if mine and not full:
+                batch.append(asked)
+                count += len(asked.rows)
+            else:
+                left.append(asked)
+        self._queue = left
         self.waiting -= count
         return batch
 

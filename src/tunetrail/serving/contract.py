@@ -57,6 +57,9 @@ class Contract:
         limits: Of a request.
     """
 
+    #: Names of the components of OpenAPI that are of one model.
+    SCHEMAS = ("Request", "Row", "Response", "Prediction")
+
     def __init__(self, model: Model, limits: Limits) -> None:
         self._model, self._limits = model, limits
         text = Annotated[
@@ -142,7 +145,7 @@ class Contract:
         return {"model": model.name, "version": model.version, "predictions": predictions}
 
     def schemas(self) -> dict[str, Any]:
-        """Components of OpenAPI: ``Request``, ``Row``, ``Response``, ``Prediction``."""
+        """Components of OpenAPI, by the names in ``SCHEMAS``."""
         place = "#/components/schemas/{model}"
         request = self._request.model_json_schema(ref_template=place)
         parts = request.pop("$defs")

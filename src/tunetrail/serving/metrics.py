@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from tunetrail.serving.models import Model
@@ -29,7 +31,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self.rows = Counter("tunetrail_serve_rows", "Rows that were predicted.", registry=registry)
+        self.rows = Counter(
+            "tunetrail_serve_rows", "Rows that were predicted.", ["name"], registry=registry
+        )
         self.batch_rows = Histogram(
             "tunetrail_serve_batch_rows", "Rows of a batch.", buckets=_ROWS, registry=registry
         )
@@ -50,19 +54,20 @@ class Metrics:
         )
         self._model = Gauge(
             "tunetrail_serve_model_info",
-            "1 for the model that is served.",
+            "1 for each model that is served.",
             ["name", "version", "sha256"],
             registry=registry,
         )
 
-    def computed(self, rows: int, seconds: float) -> None:
+    def computed(self, model: Model, rows: int, seconds: float) -> None:
         """Count a batch."""
-        self.rows.inc(rows)
+        self.rows.labels(model.name).inc(rows)
         self.batch_rows.observe(rows)
         self.batch_seconds.observe(seconds)
 
-    def serves(self, model: Model) -> None:
-        """Say which model it is from now on."""
-        self.loads.labels("loaded").inc()
+    def serves(self, models: Sequence[Model]) -> None:
+        """Say which models there are from now on."""
+        self.loads.labels("loaded").inc(len(models))
         self._model.clear()
-        self._model.labels(model.name, model.version or "", model.sha256).set(1)
+        for model in models:
+            self._model.labels(model.name, model.version or "", model.sha256).set(1)

@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -21,7 +21,7 @@ from pydantic import Field
 from tunetrail.errors import TuneTrailError
 from tunetrail.serving.app import Service, build_app
 from tunetrail.serving.contract import Limits
-from tunetrail.serving.models import Model, open_model, open_version
+from tunetrail.serving.models import Model, open_models, open_version
 from tunetrail.settings import Settings
 from tunetrail.tracking import registry
 
@@ -35,7 +35,8 @@ class Serving(Settings):
     """How a model is served.
 
     Attributes:
-        model: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or a folder of the export stage.
+        model: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a folder of the export stage, or
+            one of models that share a base.
         host: Address to listen at.
         port: 0 for any that is free.
         max_batch: Rows that the model is given at once; 1 switches batching off.
@@ -90,12 +91,12 @@ def warnings(settings: Serving, token: str) -> list[str]:
     ]
 
 
-def serve(settings: Serving, ready: Callable[[str, Model], None]) -> None:
+def serve(settings: Serving, ready: Callable[[str, Sequence[Model]], None]) -> None:
     """Serve until a signal comes; then answer what was accepted.
 
     Args:
         settings: What, where and how.
-        ready: Called with URL and model once requests are answered.
+        ready: Called with URL and models once requests are answered.
 
     Raises:
         TuneTrailError: The settings contradict each other, the port is taken, or the model is
@@ -128,15 +129,15 @@ async def _run(
     settings: Serving,
     service: Service,
     listening: socket.socket,
-    ready: Callable[[str, Model], None],
+    ready: Callable[[str, Sequence[Model]], None],
 ) -> None:
     server = _Server(service, settings.linger)
     loop = asyncio.get_running_loop()
-    first: asyncio.Future[Model] = loop.create_future()
+    first: asyncio.Future[Sequence[Model]] = loop.create_future()
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    def taken(done: asyncio.Future[Model]) -> None:
+    def taken(done: asyncio.Future[Sequence[Model]]) -> None:
         if done.exception() is not None:
             server.should_exit = True
             return
@@ -159,16 +160,16 @@ def _load(
     settings: Serving,
     service: Service,
     loop: asyncio.AbstractEventLoop,
-    first: asyncio.Future[Model],
+    first: asyncio.Future[Sequence[Model]],
 ) -> None:
-    """Open the model, and then, if it is to follow its alias, every version that this moves to."""
+    """Open the models; if one is to follow its alias, then every version that this moves to."""
     try:
-        model = open_model(settings.model, settings.threads, settings.max_batch)
+        models = open_models(settings.model, settings.threads, settings.max_batch)
     except Exception as error:
         _tell(loop, first.set_exception, error)
         return
-    _tell(loop, first.set_result, model)
-    told = ""
+    _tell(loop, first.set_result, models)
+    model, told = models[0], ""  # what can be followed is one
     while settings.follow is not None:
         time.sleep(settings.follow)
         try:
@@ -185,7 +186,7 @@ def _load(
                 _log.error("%s answers on; the alias cannot be followed: %s", model.shown, told)
             continue
         told = ""
-        _tell(loop, service.take, model)
+        _tell(loop, service.take, [model])
         _log.warning("%s answers now, after %s", model.shown, before)
 
 

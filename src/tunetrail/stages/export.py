@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
     model = trained_model(spec, base, selected / "adapter")
     require_room(out, sum(p.nbytes for p in model.parameters()), "the exported model")
     rows = read_test(spec, data)
-    sweep = _sweep_inputs(spec, rows)
+    sweep = sweep_inputs(spec, rows)
     with torch.inference_mode():
         sweep_logits = [model(**inputs).numpy() for inputs in sweep]
     logits = predict_logits(model, rows)
@@ -64,16 +65,13 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
     if obstacle is None:
         method.merge(model)
     with replacing(out) as folder:
-        _write_onnx(model, folder / MODEL)
-        session = _session(folder / MODEL, cores)
-        onnx_sweep = [_run(session, inputs) for inputs in sweep]
-        onnx_logits = outputs(rows, lambda batch: _run(session, batch))
-        difference = max(
-            float(np.abs(a - b).max())
-            for a, b in zip([*sweep_logits, logits], [*onnx_sweep, onnx_logits], strict=True)
-        )
+        write_onnx(model, folder / MODEL)
+        session = open_session(folder / MODEL, cores)
+        onnx_sweep = [ask(session, inputs) for inputs in sweep]
+        onnx_logits = outputs(rows, lambda batch: ask(session, batch))
+        difference = largest_difference([*sweep_logits, logits], [*onnx_sweep, onnx_logits])
         numerics.apply(spec.numerics)
-        latency = _latency(model, _session(folder / MODEL, spec.numerics.threads), rows)
+        latency = _latency(model, open_session(folder / MODEL, spec.numerics.threads), rows)
         kind = kind_of(spec.data)
         flips = kind.flips(kind.decide(rows, logits), kind.decide(rows, onnx_logits))
         certificate: dict[str, Any] = {
@@ -98,7 +96,14 @@ def export(selected: Path, base: Path, data: Path, tolerance: float, out: Path) 
         write_json(folder / SERVING, kind.serving() | {"max_length": spec.base.max_length})
 
 
-def _write_onnx(model: Classifier, path: Path) -> None:
+def write_onnx(model: Classifier, path: Path, fold: bool = True) -> None:
+    """Write a model as ONNX.
+
+    Args:
+        model: Is set to eval.
+        path: File to write.
+        fold: Whether weights may be computed with beforehand, and then lose their names.
+    """
     example = {name: torch.ones(2, 8, dtype=torch.int64) for name in _INPUTS}
     each = {0: "batch", 1: "length"}
     axes = {name: each for name in _INPUTS}
@@ -115,25 +120,35 @@ def _write_onnx(model: Classifier, path: Path) -> None:
             dynamic_axes={**axes, "logits": each if model.pooling == "none" else {0: "batch"}},
             opset_version=_OPSET,
             dynamo=False,
+            do_constant_folding=fold,
         )
 
 
-def _session(path: Path, threads: int) -> Any:
+def open_session(model: Path | bytes, threads: int) -> Any:
+    """A session of ONNX Runtime that computes an operator with so many threads."""
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    content = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _run(session: Any, inputs: dict[str, torch.Tensor]) -> np.ndarray:
-    logits: np.ndarray = session.run(["logits"], {k: v.numpy() for k, v in inputs.items()})[0]
+def ask(session: Any, inputs: dict[str, torch.Tensor], options: Any = None) -> np.ndarray:
+    """Logits of a batch; ``options`` are those of ONNX Runtime for a call."""
+    feeds = {name: tensor.numpy() for name, tensor in inputs.items()}
+    logits: np.ndarray = session.run(["logits"], feeds, options)[0]
     return logits
 
 
-def _sweep_inputs(spec: RunSpec, rows: Rows) -> list[dict[str, torch.Tensor]]:
+def largest_difference(ones: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:
+    """Between arrays of two lists, in pairs; NaN where a value is."""
+    return float(np.max([np.abs(a - b).max() for a, b in zip(ones, others, strict=True)]))
+
+
+def sweep_inputs(spec: RunSpec, rows: Rows) -> list[dict[str, torch.Tensor]]:
     """Random tokens of every shape, the last rows padded, drawn from tokens of the test set."""
     generator = np.random.default_rng(0)
     vocabulary = np.unique(np.concatenate(rows.tokens))
@@ -164,7 +179,7 @@ def _latency(model: nn.Module, session: Any, rows: Rows) -> dict[str, float]:
         for _ in range(_LATENCY_REPEATS):
             for name, call in (
                 ("torch", lambda: model(**inputs)),
-                ("onnx", lambda: _run(session, inputs)),
+                ("onnx", lambda: ask(session, inputs)),
             ):
                 started = time.perf_counter()
                 call()

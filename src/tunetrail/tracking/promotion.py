@@ -187,7 +187,7 @@ def _opened(version: Any) -> Opened:
                 "find out who changed it; delete the version, and `tunetrail sync` registers the "
                 "project's own again",
             )
-        predictor = registry.predictor_class()(exported, content)
+        predictor = registry.predictor_class().of_export(exported, content)
 
     def predict(asked: pd.DataFrame) -> pd.DataFrame:
         columns = [asked[name].tolist() for name in asked]

@@ -24,9 +24,10 @@ class Predictor:
     """An exported model, ready to be asked, by one thread at a time.
 
     Args:
-        folder: What the export stage wrote.
-        model: The bytes of ``model.onnx``, where they were read already.
-        threads: That compute an operator (0: one a core).
+        settings: Of ``serving.json``.
+        tokenizer: Of the base model.
+        session: Computes.
+        adapter: What the session takes with each call, where several models share it.
         batch: Texts, or windows of a context, that the model is given at once.
 
     Attributes:
@@ -36,28 +37,61 @@ class Predictor:
     """
 
     def __init__(
-        self, folder: Path, model: bytes | None = None, threads: int = 0, batch: int = 32
+        self,
+        settings: dict[str, Any],
+        tokenizer: Tokenizer,
+        session: onnxruntime.InferenceSession,
+        adapter: onnxruntime.LoraAdapter | None = None,
+        batch: int = 32,
     ) -> None:
-        settings = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
         self.labels: list[str] = settings["labels"]
         self.answers: dict[str, int] | None = settings.get("answers")
         self.max_length: int = settings["max_length"]
+        self._tokenizer, self._session = tokenizer, session
         self._most = batch
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_padding()
-        if self.answers is None:
-            self._tokenizer.enable_truncation(self.max_length)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(
-            str(folder / "model.onnx") if model is None else model,
-            options,
-            providers=["CPUExecutionProvider"],
-        )
-        given = self._session.get_outputs()[0].shape[-1]
-        wanted = len(self.labels) or (1 if self.answers is None else 2)
-        if given != wanted:
-            raise ValueError(f"the model gives {given} outputs, its settings are for {wanted}")
+        self._adapter = adapter  # kept: the options below only point to it
+        self._options = onnxruntime.RunOptions()
+        if adapter is not None:
+            self._options.add_active_adapter(adapter)
+
+    @classmethod
+    def of_export(
+        cls, folder: Path, model: bytes | None = None, threads: int = 0, batch: int = 32
+    ) -> Predictor:
+        """What the export stage wrote to a folder.
+
+        Args:
+            folder: Of the export stage.
+            model: The bytes of ``model.onnx``, where they were read already.
+            threads: That compute an operator (0: one a core).
+            batch: Texts that the model is given at once.
+        """
+        content = str(folder / "model.onnx") if model is None else model
+        return cls(_settings(folder), _tokenizer(folder), _session(content, threads), None, batch)
+
+    @classmethod
+    def of_shared(
+        cls, folder: Path, model: bytes, names: Sequence[str], threads: int = 0, batch: int = 32
+    ) -> list[Predictor]:
+        """The models of a folder in which they share session and tokenizer.
+
+        One thread at a time may ask them all.
+
+        Args:
+            folder: Has ``tokenizer.json``, and ``serving.json`` and ``adapter.onnx_adapter`` of
+                each model in a folder of its name.
+            model: The bytes of ``model.onnx``, whose inputs the adapters are.
+            names: Of the models.
+            threads: That compute an operator (0: one a core).
+            batch: Texts that a model is given at once.
+        """
+        tokenizer, session = _tokenizer(folder), _session(model, threads)
+        found = []
+        for name in names:
+            adapter = onnxruntime.LoraAdapter()
+            adapter.Load(str(folder / name / "adapter.onnx_adapter"))
+            found.append(cls(_settings(folder / name), tokenizer, session, adapter, batch))
+        return found
 
     def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
         """What is predicted for each row, in order, by name of the column.
@@ -72,6 +106,7 @@ class Predictor:
         """
         if self.answers is not None:
             return self._found(rows, **self.answers)
+        self._tokenizer.enable_truncation(self.max_length)
         outputs = np.array(self._outputs(self._tokenizer.encode_batch(list(rows))))
         if not self.labels:
             return {"label": outputs[:, 0]}
@@ -123,8 +158,31 @@ class Predictor:
             feeds["input_ids"][row, :size] = encoding.ids
             feeds["attention_mask"][row, :size] = 1
             feeds["token_type_ids"][row, :size] = encoding.type_ids
-        outputs: np.ndarray = self._session.run(["logits"], feeds)[0]
+        outputs: np.ndarray = self._session.run(["logits"], feeds, self._options)[0]
+        wanted = len(self.labels) or (1 if self.answers is None else 2)
+        if outputs.shape[-1] != wanted:
+            raise ValueError(
+                f"the model gives {outputs.shape[-1]} outputs, its settings are for {wanted}"
+            )
         return outputs
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
+    return settings
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # that adapters are inputs is meant, not a warning
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _best_span(logits: np.ndarray, window: Any, longest: int) -> tuple[int, int, float]:
@@ -148,7 +206,7 @@ class TextModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """Open the exported model, its tokenizer and its settings."""
-        self._predictor = Predictor(Path(context.artifacts["export"]))
+        self._predictor = Predictor.of_export(Path(context.artifacts["export"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """One row of output a row of input, in order."""
