@@ -92,7 +92,7 @@ def _bring_receipt(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     # scratch() clears away what killed ones left, also where they left nothing to do.
     with FileLock(STATE_DIR / "sync.lock"), scratch(), quiet():
         client, experiment = _connect(wanted["project"])
-        whole = project_of(root) == root
+        compared = project_of(root) == root
         present = _present_runs(client, experiment)
         done: dict[str, Any] = {
             "experiment": wanted["project"],
@@ -122,7 +122,7 @@ def _bring_receipt(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
                 runs[entry["run"]] = found.info.run_id
                 _bring_verdict(client, found, verdict, difference)
                 # A whole comparison's runs stay below it, also where a champion has them as well.
-                if whole and found.data.tags.get(trials.PARENT_TAG) != above:
+                if compared and found.data.tags.get(trials.PARENT_TAG) != above:
                     client.set_tag(found.info.run_id, trials.PARENT_TAG, above)
                 if found.info.status != "FINISHED":  # killed while it added a model to the run
                     client.set_terminated(found.info.run_id)
