@@ -104,7 +104,7 @@ def test_a_report_tells_a_person_the_outcome_first() -> None:
 
 New champion of own.
 
-| task | metric   | champion         | challenger       | difference at least  | outcome  |
+| task |   metric |         champion |       challenger |  difference at least |  outcome |
 | :--- | -------: | ---------------: | ---------------: | -------------------: | -------: |
 | own  | accuracy | version 3: 0.800 | version 4: 0.812 | -0.007 (margin 0.02) | promoted |
 
@@ -116,7 +116,7 @@ of at least -0.007 on 1200 rows (the margin is 0.02).
 data; `make run`, or `--methods all`, brings it up to date
 - 1 stage executed
 - Committed as 1a2b3c
-""".replace("\\\n", "")
+"""
     )
 
 

@@ -139,7 +139,7 @@ def _outdated(canonical: Path, project: Path) -> bool:
     if "path" not in origin or not (project / origin["path"]).exists():
         return False
     now = LocalFiles(project / origin["path"]).provenance()
-    return now["sha256"] != origin["sha256"]
+    return bool(now["sha256"] != origin["sha256"])
 
 
 def _decide(

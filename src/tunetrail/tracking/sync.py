@@ -102,7 +102,7 @@ def _bring_receipt(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         quiet(),
         _connected(wanted["project"]) as (client, experiment),
     ):
-        of_all = project_of(root) == root
+        compared = project_of(root) == root
         present = _present_runs(client, experiment)
         done: dict[str, Any] = {
             "experiment": wanted["project"],
@@ -142,7 +142,7 @@ def _bring_receipt(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
                 runs[entry["run"]] = found.info.run_id
                 _bring_verdict(client, found, verdict, difference)
                 # A whole comparison's runs stay below it, also where a champion has them as well.
-                if of_all and found.data.tags.get(trials.PARENT_TAG) != above:
+                if compared and found.data.tags.get(trials.PARENT_TAG) != above:
                     client.set_tag(found.info.run_id, trials.PARENT_TAG, above)
                 if found.info.status != "FINISHED":  # killed while it added a model to the run
                     client.set_terminated(found.info.run_id)
