@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tunetrail.errors import TuneTrailError
+from tunetrail.errors import TuneTrailError, masked
 from tunetrail.machine import LESS_MEMORY, machine_errors
 
 #: multiprocessing's exit code of a worker when the server that it was forked from was killed.
@@ -165,7 +165,7 @@ def _work(
         out.send(("refused", error))
         _log(error)
     except BaseException as error:  # whatever it was, the caller has to hear of it
-        out.send(("crashed", f"{type(error).__name__}: {error}"))
+        out.send(("crashed", masked(f"{type(error).__name__}: {error}")))
         _log(error)
 
 
@@ -183,4 +183,4 @@ def _log(error: BaseException) -> None:
         if isinstance(error, TuneTrailError) and error.__cause__ is None:
             sys.stderr.write(f"error: {error}\n")
         else:
-            traceback.print_exception(error)
+            sys.stderr.write(masked("".join(traceback.format_exception(error))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import resource
@@ -21,9 +22,10 @@ import yaml
 from filelock import FileLock
 
 from tests.conftest import ROOT, Project, new_project
+from tunetrail import logs
 from tunetrail.doctor import folders, in_words, installation, project, servers
 from tunetrail.doctor.finding import Finding, ok, problem, warning
-from tunetrail.errors import masked
+from tunetrail.errors import TuneTrailError, masked
 
 
 @pytest.fixture(scope="module")
@@ -294,11 +296,27 @@ def test_other_kinds_of_tracking_servers(
         ("https://host/path", "https://host/path"),
         ("https://me:pw@host/x", "https://me:***@host/x"),
         ("https://t0ken@host/x", "https://***@host/x"),
+        ("https://me:p@ss@host/x", "https://me:***@host/x"),  # not encoded, as people write it
         ("postgresql://me:p%40w@host/db?password=x&a=b", "postgresql://me:***@host/db?password=***&a=***"),
+        ("no way to ssh://me:pw@host/x: refused", "no way to ssh://me:***@host/x: refused"),
+        ("models:/sentiment-own@champion", "models:/sentiment-own@champion"),
     ],
 )  # fmt: skip
 def test_secrets_in_urls_are_masked(url: str, shown: str) -> None:
     assert masked(url) == shown
+
+
+def test_urls_in_errors_and_log_lines_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    url = "https://me:s3cret@host/x?sig=s3cret"
+    error = TuneTrailError(f"{url} does not answer", f"try {url}")
+    logs.configure(2)
+    try:
+        logging.getLogger("somebody.elses").warning("asking %s", url)
+    finally:
+        logs.configure(0)
+    shown = "https://me:***@host/x?sig=***"
+    assert str(error) == f"{shown} does not answer\n  fix: try {shown}"
+    assert f"somebody.elses: asking {shown}\n" in capsys.readouterr().err
 
 
 # Disk, permissions, project ----------------------------------------------------------------------

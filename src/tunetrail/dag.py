@@ -332,6 +332,10 @@ def open_repo(root: Path) -> Any:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    # Its own handlers write to standard output, which is for results, and mask no URL; the root's
+    # have the lines as well.
+    for name in ("dvc", "dvc_objects", "dvc_data"):
+        logging.getLogger(name).handlers.clear()
     if not logging.getLogger().isEnabledFor(logging.INFO):
         logging.getLogger("dvc").setLevel(logging.ERROR)
     # What it could not put into the cache is found, and told in words, by its callers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 #: Names that an error lists at most.
 _LISTED = 30
@@ -13,15 +13,17 @@ _LISTED = 30
 class TuneTrailError(Exception):
     """Bad input or a failed check. The command line prints it without a traceback and exits 2.
 
+    URLs in both texts lose their secrets (:func:`masked`): libraries quote them in their errors.
+
     Args:
         problem: The offending value and the rule it breaks.
         fix: What to do about it.
     """
 
     def __init__(self, problem: str, fix: str) -> None:
-        super().__init__(f"{problem}\n  fix: {fix}")
-        self.problem = problem
-        self.fix = fix
+        self.problem = masked(problem)
+        self.fix = masked(fix)
+        super().__init__(f"{self.problem}\n  fix: {self.fix}")
 
     def __reduce__(self) -> tuple[type[TuneTrailError], tuple[str, str]]:
         return type(self), (self.problem, self.fix)
@@ -29,6 +31,15 @@ class TuneTrailError(Exception):
 
 class TrainingDiverged(TuneTrailError):
     """The loss of a run stopped being a finite number."""
+
+
+class Unreachable(TuneTrailError):
+    """A server or a remote does not take results. They wait in the project: nothing is lost."""
+
+
+def joined(errors: Sequence[Unreachable]) -> Unreachable:
+    """One error that says what each of them does."""
+    return Unreachable("; ".join(e.problem for e in errors), "; ".join(e.fix for e in errors))
 
 
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> TuneTrailError:
@@ -43,10 +54,10 @@ def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> Tune
     return TuneTrailError(f"{place}unknown {kind} {name!r}", f"{hint}valid: {valid}")
 
 
-def masked(url: str) -> str:
-    """A URL without its secrets: passwords, tokens as user, and values in the query."""
-    url = re.sub(r"(?<=//)[^/@\s]*@", lambda m: f"{_user(m[0])}@", url)
-    return re.sub(r"([?&][^=&\s]+=)[^&\s]*", r"\1***", url)
+def masked(text: str) -> str:
+    """A text whose URLs lose their secrets: passwords, tokens as user, and values in the query."""
+    text = re.sub(r"(?<=//)[^/\s]*@", lambda m: f"{_user(m[0])}@", text)
+    return re.sub(r"([?&][^=&\s]+=)[^&\s]*", r"\1***", text)
 
 
 def _user(credentials: str) -> str:

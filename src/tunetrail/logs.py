@@ -1,6 +1,6 @@
 """Log lines for people: none by default, one an event with ``-v``, libraries' too with ``-vv``.
 
-They go to standard error, which in a worker is its log file.
+They go to standard error, which in a worker is its log file. URLs in them lose their secrets.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+
+from tunetrail.errors import masked
 
 #: Carries the number of ``-v`` to workers, and to the commands that ``dvc repro`` starts.
 VERBOSE = "TUNETRAIL_VERBOSE"
@@ -21,7 +23,7 @@ class StandardError(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line (and the traceback, if the record has one)."""
-        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.write(masked(self.format(record)) + "\n")
 
 
 def _quiet_library(record: logging.LogRecord) -> bool:
