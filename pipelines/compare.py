@@ -36,7 +36,7 @@ from pipelines.server import connect, leave, lost, unreachable, wait_until_ready
 from pipelines.workers import WorkerDied, end_all, run_command, start_server
 from tunetrail import logs
 from tunetrail.dag import Cell, Dag, project_root, stale_cells
-from tunetrail.errors import TuneTrailError
+from tunetrail.errors import TuneTrailError, Unreachable, masked
 from tunetrail.estimate import Estimator, known_durations, remember
 from tunetrail.files import STATE_DIR, read_json
 from tunetrail.gate.words import in_words
@@ -197,7 +197,7 @@ def run_stale(
         try:
             yield
         except Exception as error:
-            outcome.failed[cell.name] = str(from_machine(error) or error)
+            outcome.failed[cell.name] = masked(str(from_machine(error) or error))
             _log.info("%s failed: %s", cell.name, error)
             display.finished(cell.name, failed=True)
             for lost in scheduler.fail(cell.name):
@@ -314,7 +314,7 @@ def _run(workers: int, as_json: bool, console: Console) -> int:
     result = run_project(workers, console)
     if as_json:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    return 1 if result["failed"] or result["refused"] else 0
+    return 1 if result["failed"] or result["refused"] or "waiting" in result else 0
 
 
 def run_project(workers: int, console: Console) -> dict[str, Any]:
@@ -325,7 +325,8 @@ def run_project(workers: int, console: Console) -> dict[str, Any]:
         console: Where everything is shown.
 
     Returns:
-        What was done (:class:`Outcome`) and, if nothing failed, what MLflow has now.
+        What was done (:class:`Outcome`) and, if nothing failed, what MLflow has now; ``waiting``
+        says why it has nothing of it yet, where it cannot be reached.
 
     Raises:
         TuneTrailError: Bad input, or another run is under way.
@@ -400,35 +401,64 @@ def _execute_stale(dag: Dag, root: Path, params: Params, width: int, console: Co
 
 def _finish(console: Console, params: Params) -> dict[str, Any]:
     """Bring MLflow up to date and say where everything is."""
-    from tunetrail.tracking.connection import tracking_uri
-    from tunetrail.tracking.sync import bring_up_to_date
-
-    done = bring_up_to_date(_RECEIPT)
+    done = _sync(_RECEIPT)
     show_results(console, read_json(_COMPARISON / "comparison.json"))
     programs = Path(sys.executable).parent
     if programs.is_relative_to(Path.cwd()):
         programs = programs.relative_to(Path.cwd())
-    mlflow, server = (shlex.quote(str(programs / name)) for name in ("mlflow", "prefect"))
+    server = shlex.quote(str(programs / "prefect"))
     home = os.environ.get("PREFECT_HOME")
     prefect = f"PREFECT_HOME={shlex.quote(home)} " if home else ""
-    registered = done["versions_created"] + done["versions_present"]
-    mlflow_has = (
-        f"MLflow      experiment '{params.project}': {done['runs_created']} runs added, "
-        f"{done['runs_present']} were there, {registered} registered models"
-    )
     console.print(
         f"Report      {(_COMPARISON / 'report.html').absolute()}\n"
-        f"Table       {(_COMPARISON / 'table.md').absolute()}\n"
-        f"{text.wrapped(mlflow_has, console.width, ' ' * 12)}\n"
-        f"  open it   {mlflow} ui --backend-store-uri {shlex.quote(tracking_uri())}\n"
-        f"Prefect     {prefect}{server} server start"
+        f"Table       {(_COMPARISON / 'table.md').absolute()}"
     )
+    if "waiting" not in done:
+        registered = done["versions_created"] + done["versions_present"]
+        mlflow_has = (
+            f"MLflow      experiment '{params.project}': {done['runs_created']} runs added, "
+            f"{done['runs_present']} were there, {registered} registered models"
+        )
+        console.print(
+            f"{text.wrapped(mlflow_has, console.width, ' ' * 12)}\n"
+            f"  open it   {_tracking_page(programs)}"
+        )
+    console.print(f"Prefect     {prefect}{server} server start")
+    _show_decisions(done, console)
+    return done
+
+
+def _sync(receipt: Path) -> dict[str, Any]:
+    """Bring MLflow up to date; where it cannot be reached the results wait, and ``waiting`` says
+    why."""
+    from tunetrail.tracking.sync import bring_up_to_date
+
+    try:
+        return bring_up_to_date(receipt)
+    except Unreachable as error:
+        return {"waiting": str(error), "refused": read_json(receipt)["refused"], "decisions": []}
+
+
+def _show_decisions(done: dict[str, Any], console: Console) -> None:
+    """What was not registered, what the gate decided, and what waits."""
     for refused in done["refused"]:
         why = f"NOT registered: {refused['name']}: {refused['reason']}"
         console.print(text.wrapped(why, console.width, "  "), style="red")
     for decision in done["decisions"]:
         console.print(text.wrapped(f"Gate        {in_words(decision)}", console.width, " " * 12))
-    return done
+    if "waiting" in done:
+        console.print(f"The results wait here: {done['waiting']}", style="red")
+
+
+def _tracking_page(programs: Path) -> str:
+    """How to look at MLflow: the address of a server, or the command that shows a database."""
+    from tunetrail.tracking.connection import tracking_uri
+
+    uri = masked(tracking_uri())
+    if uri.startswith("http"):
+        return uri
+    mlflow = shlex.quote(str(programs / "mlflow"))
+    return f"{mlflow} ui --backend-store-uri {shlex.quote(uri)}"
 
 
 def _compare_finished(outcome: Outcome, params: Params, console: Console) -> None:

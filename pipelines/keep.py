@@ -1,10 +1,9 @@
-"""Keep what a retraining gave where others find it: DVC's remote, and a branch of git."""
+"""Keep what a retraining gave where others find it: a branch of git."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,23 +11,6 @@ from pathlib import Path
 from tunetrail.errors import TuneTrailError
 
 _NOBODY = {"NAME": "TuneTrail", "EMAIL": "tunetrail@localhost"}
-
-
-def push(root: Path) -> None:
-    """Send data, results and the run cache to DVC's default remote.
-
-    Raises:
-        TuneTrailError: There is none, or it does not take them; everything is still here.
-    """
-    command = [sys.executable, "-m", "dvc", "push", "--run-cache"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise TuneTrailError(
-            f"DVC's remote did not take the results: {said[-1] if said else 'no reason given'}",
-            "nothing is lost: correct the remote (`dvc remote list`) and repeat the command, or "
-            "`dvc push --run-cache`",
-        )
 
 
 def commit(

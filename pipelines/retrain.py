@@ -27,16 +27,17 @@ from rich.console import Console
 
 from pipelines.compare import guarded, run_project
 from pipelines.environment import configure_prefect
-from pipelines.keep import commit, push
+from pipelines.keep import commit
 from pipelines.server import connect, wait_until_ready
 from tunetrail import logs
 from tunetrail.dag import project_root
-from tunetrail.errors import TuneTrailError
+from tunetrail.errors import TuneTrailError, Unreachable
 from tunetrail.files import STATE_DIR
 from tunetrail.gate.words import in_words
 from tunetrail.intake import Version, intake
 from tunetrail.intake.record import VERSIONS
 from tunetrail.params import Params, read_params
+from tunetrail.remote import push
 
 _log = logging.getLogger("pipelines.retrain")
 
@@ -56,6 +57,7 @@ class Report:
         decisions: Of the gate between champion and challenger.
         commit: What the branch got, if anything.
         pushed: Whether DVC's remote was brought up to date.
+        waiting: Results that MLflow or the remote did not take: why, and what to do.
     """
 
     project: str
@@ -66,18 +68,22 @@ class Report:
     decisions: list[dict[str, Any]] = field(default_factory=list)
     commit: str | None = None
     pushed: bool = False
+    waiting: list[str] = field(default_factory=list)
 
     @property
     def nothing(self) -> bool:
         """Whether there was nothing to do."""
-        return not (self.accepted or self.rejected or self.executed or self.failed)
+        done = self.accepted or self.rejected or self.executed or self.failed
+        return not (done or self.waiting)
 
     @property
     def failing(self) -> str:
         """Why it counts as failed; empty where it does not."""
         if self.rejected:
             return f"data was rejected, so nothing was trained: {'; '.join(self.rejected)}"
-        return f"{len(self.failed)} stages failed" if self.failed else ""
+        if self.failed:
+            return f"{len(self.failed)} stages failed"
+        return "results wait here; `tunetrail sync` hands them over" if self.waiting else ""
 
     def markdown(self) -> str:
         """The report for a person."""
@@ -93,6 +99,7 @@ class Report:
         lines += [f"- **Failed**: {name}: {reason}" for name, reason in self.failed.items()]
         lines += [f"- {in_words(decision)}" for decision in self.decisions]
         lines += ["- Pushed to DVC's remote"] if self.pushed else []
+        lines += [f"- **Waiting here**: {reason}" for reason in self.waiting]
         lines += [f"- Committed as {self.commit}"] if self.commit else []
         return "\n".join(lines) + "\n"
 
@@ -121,7 +128,8 @@ def retrain(workers: int = 0, console: Console | None = None) -> Report:
 
     Raises:
         TuneTrailError: Bad input; nothing is changed.
-        Failing: The data was rejected or stages failed, after the report was handed over.
+        Failing: Data was rejected, stages failed, or results wait here for MLflow or the remote;
+            after the report was handed over.
     """
     os.chdir(project_root(Path.cwd()))
     console = console or Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -156,6 +164,7 @@ def _steps(params: Params, workers: int, console: Console) -> Report:
         done = run_project(workers, console)
         report.executed, report.failed = done["executed"], done["failed"]
         report.decisions = done.get("decisions", [])
+        report.waiting += [done["waiting"]] if "waiting" in done else []
 
     @task(name="keep", **options)
     def keep() -> None:
@@ -166,7 +175,7 @@ def _steps(params: Params, workers: int, console: Console) -> Report:
             take_in(name)
     if not report.rejected:  # else the data is as it was, and somebody has to look at it first
         run()
-    if not report.failing:
+    if not (report.rejected or report.failed):
         keep()
     create_markdown_artifact(key="retrain", markdown=report.markdown())
     _notify(report, params)
@@ -187,8 +196,11 @@ def _keep(report: Report, params: Params) -> None:
     """Push and commit, as the parameters say."""
     root, wanted = Path.cwd(), params.retrain
     if wanted.push:
-        push(root)
-        report.pushed = True
+        try:
+            push(root)
+            report.pushed = True
+        except Unreachable as error:  # what is committed is in DVC's cache here
+            report.waiting.append(str(error))
     if wanted.branch:
         pointers = sorted(Path("data").glob("**/*.dvc"))
         files = [Path("dvc.lock"), Path("params.yaml"), *sorted(VERSIONS.rglob("*.json"))]
@@ -215,7 +227,7 @@ def _notify(report: Report, params: Params) -> None:
 
 
 def main() -> int:
-    """Command line of the flow; the exit code is 1 if data was rejected or something failed."""
+    """Command line of the flow; returns 1 if data was rejected, stages failed or results wait."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.retrain",
         description="Take in what lies in data/incoming/TASK/, run what follows from it, promote "

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from pipelines import progress
+from pipelines.compare import _tracking_page
 from pipelines.progress import Display, shortened
 from tunetrail.dag import Cell
 from tunetrail.estimate import Estimator
@@ -187,3 +188,18 @@ def test_warnings_do_not_go_through_the_display_unless_they_are_shown_there(
         text = drawn(work)
     assert log.read_text() == "a warning\n"
     assert "a warning" not in text
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://me:s3cret@host:5000", "http://me:***@host:5000"),
+        ("postgresql://me:s3cret@host/db", "ui --backend-store-uri 'postgresql://me:***@host/db'"),
+        ("sqlite:////a/mlflow.db", "ui --backend-store-uri sqlite:////a/mlflow.db"),
+    ],
+)
+def test_where_to_look_at_mlflow_is_told_without_its_password(
+    uri: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert _tracking_page(Path("bin")).endswith(shown)

@@ -16,7 +16,7 @@ import typer
 from tunetrail.cli import names
 from tunetrail.cli.output import print_json, print_table
 from tunetrail.cli.root import PARAMS, JsonOption, ParamsOption, app
-from tunetrail.errors import TuneTrailError
+from tunetrail.errors import TuneTrailError, Unreachable, joined
 
 #: The program that executes what is stale. It lies above this layer: it is started, not imported.
 _FLOW = "pipelines.compare"
@@ -391,14 +391,33 @@ def sync(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Bring MLflow to what the receipt says: runs, registered winners, aliases. Repeatable.
+    """Hand over what waits here. Repeatable.
 
-    The tracking server is MLFLOW_TRACKING_URI, or a database inside the project.
+    MLflow is brought to what the receipt says: runs, registered winners, aliases. What a retraining
+    could not push goes to DVC's remote. The tracking server is MLFLOW_TRACKING_URI, or a database
+    inside the project.
+
+    Example: tunetrail sync
     """
     from tunetrail.gate.words import in_words
+    from tunetrail.remote import push, waits
     from tunetrail.tracking.sync import bring_up_to_date
 
-    done = bring_up_to_date(receipt)
+    root = receipt.absolute().parent
+    waiting = waits(root)
+    unreachable: list[Unreachable] = []
+    try:
+        done = bring_up_to_date(receipt)
+    except Unreachable as error:
+        unreachable.append(error)
+    try:
+        if waiting:
+            push(root)
+    except Unreachable as error:
+        unreachable.append(error)
+    if unreachable:
+        raise joined(unreachable)
+    done["pushed"] = waiting
     if as_json:
         print_json(done)
         return
@@ -407,6 +426,8 @@ def sync(
         f"{done['versions_created']} model versions registered, "
         f"{done['versions_present']} were there."
     )
+    if waiting:
+        typer.echo("DVC's remote: what a retraining could not push is there now.")
     for decision in done["decisions"]:
         typer.echo(in_words(decision))
     for refused in done["refused"]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunetrail.errors import TuneTrailError, unknown
-from tunetrail.tracking.connection import tracking_uri
+from tunetrail.errors import TuneTrailError, Unreachable, unknown
+from tunetrail.tracking.connection import settle, tracking_uri
 from tunetrail.tracking.tags import ONNX_TAG, RUN_TAG
 
 if TYPE_CHECKING:
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
 
 PREFIX = "models:/"
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@']+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
-
-#: MLflow reads these when it is imported. By itself it would try for minutes to reach a server.
-_SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-}
 
 
 @dataclass(frozen=True)
@@ -121,7 +112,7 @@ def fetch(version: Version, folder: Path) -> tuple[Path, tuple[str, ...]]:
 
 def predictor_class() -> type[Predictor]:
     """What asks an exported model. Its file is MLflow's, too, and imports it."""
-    _settle()
+    settle()
     from tunetrail.tracking.served_model import Predictor
 
     return Predictor
@@ -130,7 +121,7 @@ def predictor_class() -> type[Predictor]:
 @contextlib.contextmanager
 def _reaching() -> Iterator[Any]:
     """A client; what goes wrong with MLflow inside the block is one error."""
-    _settle()
+    settle()
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -146,15 +137,11 @@ def _reaching() -> Iterator[Any]:
     try:
         yield mlflow.MlflowClient(uri)
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        raise TuneTrailError(
-            f"{_shown()} cannot be used: {str(error).splitlines()[0]}",
-            "start the server or correct MLFLOW_TRACKING_URI",
+        raise Unreachable(
+            f"{_shown()} cannot be used: {str(error).partition(chr(10))[0]}",
+            "start the server, or correct MLFLOW_TRACKING_URI or the credentials "
+            "(MLFLOW_TRACKING_USERNAME and …_PASSWORD)",
         ) from None
-
-
-def _settle() -> None:
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
 
 
 def _shown() -> str:

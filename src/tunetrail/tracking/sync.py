@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,9 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
         decisions of the gate.
 
     Raises:
-        TuneTrailError: The receipt is of another version, the tracking server cannot be reached, or
-            a model file is not the one in the receipt.
+        Unreachable: The tracking server cannot be used. What it has by then is completed by the
+            next call.
+        TuneTrailError: The receipt is of another version, or a model file is not the one in it.
     """
     wanted = read_json(receipt)
     if wanted.get("format") != FORMAT:
@@ -62,8 +64,12 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
     STATE_DIR.mkdir(exist_ok=True)
     # Two at a time would both create what is missing. Every run ends with this, and entering
     # scratch() clears away what killed ones left, also where they left nothing to do.
-    with FileLock(STATE_DIR / "sync.lock"), scratch(), quiet():
-        client, experiment = _connect(wanted["project"])
+    with (
+        FileLock(STATE_DIR / "sync.lock"),
+        scratch(),
+        quiet(),
+        _connected(wanted["project"]) as (client, experiment),
+    ):
         present = _present_runs(client, experiment)
         done: dict[str, Any] = {
             "experiment": wanted["project"],
@@ -134,12 +140,13 @@ def take_back(model: str, reason: str) -> tuple[str, str, str]:
     params = read_params(Path("params.yaml"))
     name = f"{params.project}-{model}" if model in params.tasks else model
     STATE_DIR.mkdir(exist_ok=True)
-    with FileLock(STATE_DIR / "sync.lock"), quiet():
-        client, _ = _connect(params.project)
+    with FileLock(STATE_DIR / "sync.lock"), quiet(), _connected(params.project) as (client, _):
         return (name, *roll_back(client, name, reason))
 
 
-def _connect(project: str) -> tuple[Any, str]:
+@contextlib.contextmanager
+def _connected(project: str) -> Iterator[tuple[Any, str]]:
+    """MLflow's client, and the id of the project's experiment, which is made if need be."""
     uri = tracking_uri()
     local = "MLFLOW_TRACKING_URI" not in os.environ
     if local:
@@ -147,9 +154,10 @@ def _connect(project: str) -> tuple[Any, str]:
     with reached(uri) as client:
         experiment = client.get_experiment_by_name(project)
         if experiment is not None:
-            return client, str(experiment.experiment_id)
+            yield client, str(experiment.experiment_id)
+            return
         artifacts = (STATE_DIR / "mlflow" / "artifacts").absolute().as_uri() if local else None
-        return client, str(client.create_experiment(project, artifact_location=artifacts))
+        yield client, str(client.create_experiment(project, artifact_location=artifacts))
 
 
 def create_store(root: Path) -> None:
