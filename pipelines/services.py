@@ -27,8 +27,9 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from pipelines.compare import guarded
+from pipelines.login import PASSWORD, USER, Login, login
 from tunetrail.dag import PIPELINE, project_root
-from tunetrail.errors import TuneTrailError
+from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import STATE_DIR
 
 POOL = "tunetrail"
@@ -40,6 +41,9 @@ _TO_START, _TO_STOP = 300.0, 20.0
 _LONGEST_PAUSE = 30.0
 
 _DEPLOYMENTS = Path("prefect.yaml")
+
+#: Values of ``--auth``.
+_AUTH = ("none", "basic")
 
 
 @dataclass
@@ -117,6 +121,7 @@ class Plan:
         prefect_port: Of Prefect's server.
         mlflow_port: Of MLflow's server.
         database: ``postgresql://user@host:port``, or empty for SQLite in the project.
+        login: Who may use the servers; None: whoever reaches them.
     """
 
     root: Path
@@ -124,7 +129,15 @@ class Plan:
     prefect_port: int
     mlflow_port: int
     database: str = ""
+    login: Login | None = None
     services: list[Service] = field(default_factory=list)
+
+    def database_of(self, server: str, scheme: str = "postgresql") -> str:
+        """The database of ``prefect`` or ``mlflow``; empty without a PostgreSQL."""
+        if not self.database:
+            return ""
+        found = urlsplit(self.database)._replace(scheme=scheme, path=f"/tunetrail_{server}")
+        return found.geturl()
 
     @property
     def prefect_url(self) -> str:
@@ -147,24 +160,20 @@ class Plan:
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
         if self.database:
-            split = urlsplit(self.database)
-            values["PREFECT_API_DATABASE_CONNECTION_URL"] = split._replace(
-                scheme="postgresql+asyncpg", path="/tunetrail_prefect"
-            ).geturl()
-        return {**os.environ, **values}
+            states = self.database_of("prefect", "postgresql+asyncpg")
+            values["PREFECT_API_DATABASE_CONNECTION_URL"] = states
+        return {**os.environ, **values, **(self.login.environment() if self.login else {})}
 
     def servers(self) -> tuple[Service, Service]:
         """Prefect's and MLflow's."""
         programs = Path(sys.executable).parent
         store = self.root / STATE_DIR / "mlflow"
-        backend = f"sqlite:///{store.absolute() / 'mlflow.db'}"
-        if self.database:
-            split = urlsplit(self.database)
-            backend = split._replace(scheme="postgresql", path="/tunetrail_mlflow").geturl()
+        backend = self.database_of("mlflow") or f"sqlite:///{store.absolute() / 'mlflow.db'}"
         prefect = [programs / "prefect", "server", "start", "--host", self.host]
         mlflow = [programs / "mlflow", "server", "--host", self.host, "--workers", "1"]
         mlflow += ["--default-artifact-root", (store / "artifacts").absolute().as_uri()]
         mlflow += ["--port", self.mlflow_port]
+        mlflow += ["--app-name", "basic-auth"] if self.login else []
         os.environ["MLFLOW_BACKEND_STORE_URI"] = backend  # it may have a password: not an argument
         return (
             Service(
@@ -184,14 +193,17 @@ def serve(plan: Plan, console: Console) -> None:
     """
     from tunetrail.tracking.sync import create_store
 
-    for port in (plan.prefect_port, plan.mlflow_port):
-        _check_free(plan.host, port)
     if plan.host not in ("127.0.0.1", "localhost", "::1"):
         console.print(
-            f"warning: {plan.host} can be reached from outside, and neither server asks who is "
-            "there. Put a proxy with authentication before them, or use 127.0.0.1.",
+            f"warning: the password reaches {plan.host} unencrypted. Put a proxy with TLS before "
+            "the servers."
+            if plan.login
+            else f"warning: {plan.host} can be reached from outside, and neither server asks who "
+            "is there. Start them with --auth basic, or use 127.0.0.1.",
             style="yellow",
         )
+    for port in (plan.prefect_port, plan.mlflow_port):
+        _check_free(plan.host, port)
     if plan.database:
         _create_databases(plan.database)
     else:
@@ -208,13 +220,16 @@ def serve(plan: Plan, console: Console) -> None:
             running.append(service)
         for service in servers:
             service.wait_until_ready()
+        if plan.login is not None:
+            plan.login.check(plan.mlflow_url)
         _deploy(plan, environment)
         running.append(Service("prefect-worker", [str(part) for part in worker]))
-        asyncio.run(_reschedule(plan.prefect_url))
+        asyncio.run(_reschedule(plan))
         running[-1].start(environment)
         console.print(
             f"Prefect     {plan.prefect_url}\nMLflow      {plan.mlflow_url}\n"
-            f"Logs        {STATE_DIR / 'logs'}\nCtrl-C stops them."
+            + f"Login       {USER}, password in {PASSWORD}\n" * (plan.login is not None)
+            + f"Logs        {STATE_DIR / 'logs'}\nCtrl-C stops them."
         )
         while True:
             time.sleep(0.5)
@@ -239,11 +254,11 @@ def _keep_running(
         service.failures += 1
     if service.process is None and now >= service.again:
         if service.url is None and _answers(f"{plan.prefect_url}/api/health"):
-            asyncio.run(_reschedule(plan.prefect_url))
+            asyncio.run(_reschedule(plan))
         service.start(environment)
 
 
-async def _reschedule(url: str) -> None:
+async def _reschedule(plan: Plan) -> None:
     """Hand flow runs whose process is gone to the next worker of this machine."""
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.filters import (
@@ -259,7 +274,8 @@ async def _reschedule(url: str) -> None:
     begun = [StateType.RUNNING, StateType.PENDING]
     wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=begun)))
     here = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))
-    async with PrefectClient(f"{url}/api") as client:
+    auth = plan.login.pair if plan.login else None
+    async with PrefectClient(f"{plan.prefect_url}/api", auth_string=auth) as client:
         for run in await client.read_flow_runs(flow_run_filter=wanted, work_pool_filter=here):
             if run.deployment_id is None or not _gone(run.infrastructure_pid):
                 continue
@@ -366,11 +382,18 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--prefect-port", type=int, default=4200)
     parser.add_argument("--mlflow-port", type=int, default=5000)
+    parser.add_argument(
+        "--auth",
+        default=os.environ.get("TUNETRAIL_AUTH") or "none",
+        help="'basic': both servers ask for a password (default: TUNETRAIL_AUTH, else none)",
+    )
     options = parser.parse_args()
     plain: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
     console, errors = Console(**plain), Console(stderr=True, **plain)
 
     def run() -> int:
+        if options.auth not in _AUTH:
+            raise unknown("authentication", options.auth, _AUTH, "--auth")
         root = project_root(Path.cwd())
         with _in(root):
             plan = Plan(
@@ -380,6 +403,8 @@ def main() -> int:
                 options.mlflow_port,
                 os.environ.get("TUNETRAIL_DATABASE", ""),
             )
+            if options.auth == "basic":
+                plan.login = login(plan.database_of("mlflow"))
             serve(plan, console)
         return 0
 
