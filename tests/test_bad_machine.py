@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import create_engine, text
 
 from tests.conftest import ROOT, Project, new_project
 from tests.refusals import as_somebody, exit_code, parts_of, refusal
@@ -30,10 +31,12 @@ from tests.tiny import (
     write_model,
     write_rows,
 )
+from tunetrail.errors import TuneTrailError
 from tunetrail.files import tree_digest
 from tunetrail.layout import RUN
 from tunetrail.run import PlannedRun, RunSpec, write_run
 from tunetrail.stages.train import train
+from tunetrail.tracking.connection import reached
 from tunetrail.training.rows import Rows
 
 REPEAT = "then repeat the command: what is done is kept"
@@ -217,6 +220,15 @@ def test_a_disk_that_fills_up_during_an_export_leaves_no_half_model(
         assert [p.name for p in disk.iterdir()] == ["somebody-elses-file"]
         (disk / "somebody-elses-file").unlink()
         assert exit_code(*made.export()) == 0
+
+
+def test_a_full_disk_under_mlflows_database_is_named(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        uri = f"sqlite:///{disk / 'mlflow.db'}"
+        full = pytest.raises(TuneTrailError, match=r"^the disk is full: .*disk' has 0\.\d MB left")
+        with full as caught, reached(uri), create_engine(uri).begin() as database:
+            database.execute(text("CREATE TABLE runs AS SELECT randomblob(1000000)"))
+    assert REPEAT in caught.value.fix
 
 
 @pytest.mark.parametrize("patience", [None, 2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from tests.refusals import exit_code, refusal
 from tests.served import KINDS, LABELS, Exported, export_tiny
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import write_json
+from tunetrail.layout import MODEL
 from tunetrail.serving.predict import registered_model
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -181,6 +183,20 @@ def test_outputs_in_the_wrong_place_are_refused(
     assert ".csv" in fix
     assert "the file with the rows" in refusal(capsys, *command, str(path))[0]
     assert "is not a file" in refusal(capsys, "predict", str(tmp_path / "no.csv"), *command[2:4])[0]
+
+
+def test_a_tampered_model_predicts_nothing(
+    classes: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(classes.texts, tmp_path / "rows.csv")
+    folder = tmp_path / "model"
+    shutil.copytree(classes.folder, folder)
+    content = (folder / MODEL).read_bytes()
+    (folder / MODEL).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    problem, fix = refusal(capsys, "predict", str(path), "--model", str(folder))
+    assert f"{folder / MODEL} is not the file that was certified" in problem
+    assert "`tunetrail verify --discard`" in fix
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "rows.csv"]
 
 
 def test_without_a_model_the_registered_one_is_taken(tmp_path: Path) -> None:
