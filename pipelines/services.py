@@ -377,7 +377,8 @@ def main() -> int:
         prog="python -m pipelines.services",
         description="Prefect's server and worker and MLflow's server, until Ctrl-C. Deploys "
         "what prefect.yaml has.",
-        epilog="example: TUNETRAIL_DATABASE=postgresql://me@127.0.0.1 python -m pipelines.services",
+        epilog="example: TUNETRAIL_DATABASE=postgresql://me@127.0.0.1 python -m pipelines.services "
+        "--auth basic",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--prefect-port", type=int, default=4200)
