@@ -112,10 +112,11 @@ def test_what_a_server_that_was_killed_while_it_answered_made_twice_goes(small: 
     import mlflow
 
     uri = f"sqlite:///{small.root / '.tunetrail' / 'mlflow' / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)  # where it looks for the model of a new version
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name("sentiment").experiment_id
     before = in_mlflow(uri)
-    (run, *_) = client.search_runs([experiment], "tags.stage != 'comparison'")
+    run = next(r for r in client.search_runs([experiment]) if "stage" not in r.data.tags)
     tags = {key: run.data.tags[key] for key in ("tunetrail.run", "task", "method")}
     (version,) = client.search_model_versions("name='sentiment-own'")
     source, model = version.source, version.source.removeprefix("models:/")

@@ -155,7 +155,7 @@ def test_flow_runs_whose_process_is_gone_go_on_and_others_are_left_alone(
 def test_without_an_answer_nothing_is_handed_over_and_nothing_ends() -> None:
     flows = FlowRuns("http://127.0.0.1:9")
     flows.hand_over(all_of_them=True)
-    assert time.monotonic() - flows.looked < 60
+    assert flows.suspected == set()
 
 
 def test_a_flow_keeps_its_place_when_the_server_is_killed(tmp_path: Path, plan: Plan) -> None:
