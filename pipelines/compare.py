@@ -184,7 +184,7 @@ def run_stale(
             os._exit(128 + number)
         events.put(number)
 
-    here = ThreadPoolTaskRunner(max_workers=width)
+    here: Any = ThreadPoolTaskRunner(max_workers=width)
 
     def hand_out(cell: Cell) -> PrefectFuture[Any]:
         """Have a cell executed, here or on the cluster."""

@@ -205,7 +205,7 @@ class Store:
             except FileNotFoundError:
                 return None
         for path in names:
-            name = self._fs.name(path)
+            name = str(self._fs.name(path))
             # What else is there was left by somebody who was killed while they wrote.
             if re.fullmatch(r"[0-9a-f]{64}", name) and self._is_there(execution, name):
                 return name
