@@ -19,7 +19,6 @@ from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
@@ -80,15 +79,14 @@ class Team:
         """What a seed for ``of`` is derived from here: each process draws its own dropout."""
         return of if self.first else f"{of}, process {self.rank}"
 
-    def share(self, index: np.ndarray) -> tuple[np.ndarray, int]:
-        """This process's rows of a batch, and how many processes compute those same rows.
+    def share(self, rows: int) -> tuple[slice, int]:
+        """This process's part of a batch of ``rows``, and how many processes compute that part.
 
-        Rows are sorted by length, so every second one (of two) pads no more than all of them. A
-        batch of fewer rows than processes is computed by all.
+        A batch of fewer rows than processes is computed by all.
         """
-        if len(index) < self.count:
-            return index, self.count
-        return index[self.rank :: self.count], 1
+        if rows < self.count:
+            return slice(None), self.count
+        return slice(self.rank, None, self.count), 1
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """Mean of a tensor over the processes."""
