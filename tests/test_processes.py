@@ -19,12 +19,13 @@ from tests.conftest import ROOT
 from tests.test_pretraining import FP32, objective, write_text
 from tests.tiny import make_rows, make_spec, write_base, write_rows
 from tunetrail import methods
-from tunetrail.errors import TrainingKilled, TuneTrailError
+from tunetrail.errors import TrainingDiverged, TrainingKilled, TuneTrailError
 from tunetrail.files import STATE_DIR, read_json, tree_digest
 from tunetrail.layout import PRETRAIN
 from tunetrail.run import Numerics, PlannedRun, RunSpec, write_run
+from tunetrail.stages.cost import cost
 from tunetrail.stages.pretrain import pretrain
-from tunetrail.stages.train import train
+from tunetrail.stages.train import train, trained
 from tunetrail.training.processes import Team, check_devices, together
 
 TWO = {"precision": "fp32", "threads": 1, "processes": 2}
@@ -166,6 +167,52 @@ def test_a_killed_process_ends_the_run_and_repeating_it_ends_as_undisturbed(
     assert steps[0] > 1, "it began anew"
     assert tree_digest(tmp_path / "out") == tree_digest(tmp_path / "whole")
     assert not any(STATE_DIR.glob("checkpoints/*"))
+
+
+def test_what_a_watch_raises_ends_the_processes(
+    small_task: tuple[RunSpec, Path], base: Path, tmp_path: Path
+) -> None:
+    class Pruned(Exception): ...
+
+    seen: list[Any] = []
+
+    def watch(scores: list[Any]) -> None:
+        seen.append(scores)
+        raise Pruned
+
+    spec, data = small_task
+    with pytest.raises(Pruned):
+        trained(spec, base, data, tmp_path, watch=watch)
+    assert [step for step, _ in seen[0]] == [4]
+    assert not [p for p in psutil.Process().children(recursive=True) if p.num_threads() > 1]
+
+
+def test_an_error_of_a_process_is_that_of_the_run(
+    small_task: tuple[RunSpec, Path], base: Path, tmp_path: Path
+) -> None:
+    spec, data = small_task
+    options = spec.method.options | {"learning_rate": 1e30}
+    method = spec.method.model_copy(update={"options": options})
+    with pytest.raises(TrainingDiverged, match=r"loss became \w+ at step \d"):
+        trained(spec.model_copy(update={"method": method}), base, data, tmp_path)
+
+
+def test_costs_are_measured_in_all_processes(
+    small_task: tuple[RunSpec, Path], base: Path, tmp_path: Path
+) -> None:
+    spec, data = small_task
+    alone = spec.model_copy(update={"numerics": FP32})
+    found = []
+    for name, one in (("two", spec), ("one", alone)):
+        run, out = tmp_path / f"{name}.json", tmp_path / f"{name}-cost.json"
+        write_run(run, PlannedRun("unipelt", "few", one))
+        cost(run, base, data, 2, out)
+        found.append(read_json(out))
+    two, reference = found
+    assert two.keys() == reference.keys()
+    same = ("trainable_parameters", "total_parameters", "artifact_bytes", "steps", "device")
+    assert {key: two[key] for key in same} == {key: reference[key] for key in same}
+    assert all(two[key] > 0 for key in ("samples_per_second", "train_seconds", "peak_memory_bytes"))
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:

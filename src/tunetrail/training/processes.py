@@ -231,12 +231,15 @@ def _listen(
 ) -> Any:
     """Pass on what processes say until all are done; returns the result of the first."""
     waiting: dict[Any, int] = {connection: rank for rank, connection in enumerate(ours)}
-    result = None
+    result: Any = None
+    what: str
+    content: Any
     while waiting:
-        for connection in wait(list(waiting)):
+        for ready in wait(list(waiting)):
+            connection: Any = ready
             rank = waiting[connection]
             try:
-                what, content = connection.recv()  # type: ignore[union-attr]
+                what, content = connection.recv()
             except (EOFError, ConnectionResetError):
                 raise _dead(processes[rank], rank, len(processes)) from None
             if what == "failed":
@@ -321,7 +324,7 @@ def _join(rank: int, numerics: Numerics, meeting: str) -> None:
         torch.cuda.set_device(rank)
     torch.distributed.init_process_group(
         "nccl" if gpu else "gloo",
-        store=torch.distributed.FileStore(meeting, numerics.processes),
+        store=torch.distributed.FileStore(meeting, numerics.processes),  # type: ignore[attr-defined]
         rank=rank,
         world_size=numerics.processes,
         timeout=_PATIENCE,
