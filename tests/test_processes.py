@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 import torch
@@ -20,12 +19,13 @@ from tests.conftest import ROOT
 from tests.test_pretraining import FP32, objective, write_text
 from tests.tiny import make_rows, make_spec, write_base, write_rows
 from tunetrail import methods
-from tunetrail.errors import TrainingKilled, TuneTrailError
+from tunetrail.errors import TrainingDiverged, TrainingKilled, TuneTrailError
 from tunetrail.files import STATE_DIR, read_json, tree_digest
 from tunetrail.layout import PRETRAIN
 from tunetrail.run import Numerics, PlannedRun, RunSpec, write_run
+from tunetrail.stages.cost import cost
 from tunetrail.stages.pretrain import pretrain
-from tunetrail.stages.train import train
+from tunetrail.stages.train import train, trained
 from tunetrail.training.processes import Team, check_devices, together
 
 TWO = {"precision": "fp32", "threads": 1, "processes": 2}
@@ -91,14 +91,14 @@ def test_every_method_learns_in_two_processes_what_it_learns_in_one(
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 8])
 @pytest.mark.parametrize("count", [2, 3])
 def test_processes_share_every_row_of_a_batch(rows: int, count: int) -> None:
-    index = np.arange(rows) + 40
-    parts = [_member(rank, count).share(index) for rank in range(count)]
-    weights = dict.fromkeys(index.tolist(), 0.0)
-    for part, sharing in parts:
+    weights = [0.0] * rows
+    for rank in range(count):
+        own, sharing = _member(rank, count).share(rows)
+        part = range(rows)[own]
         assert len(part) > 0, "a process without rows would keep the others waiting"
-        for row in part.tolist():
+        for row in part:
             weights[row] += 1 / sharing
-    assert weights == pytest.approx(dict.fromkeys(index.tolist(), 1.0))
+    assert weights == pytest.approx([1.0] * rows)
 
 
 def _member(rank: int, count: int) -> Team:
@@ -152,6 +152,7 @@ def test_a_killed_process_ends_the_run_and_repeating_it_ends_as_undisturbed(
     run = tmp_path / "run.json"
     write_run(run, PlannedRun("unipelt", "few", spec))
     train(run, base, data, tmp_path / "whole")
+    before = set(psutil.Process().children(recursive=True))  # what forks processes stays
     monkeypatch.setenv("TUNETRAIL_CHECKPOINT_SECONDS", "0")
     arguments = {"spec": spec, "weights": base / "model", "data": data}
     with pytest.raises(TrainingKilled) as error:
@@ -160,13 +161,58 @@ def test_a_killed_process_ends_the_run_and_repeating_it_ends_as_undisturbed(
         "process 2 of the 2 of this training was killed (SIGKILL), as the system does when memory "
         "runs out; the others were ended"
     )
-    (server,) = [p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline())]
-    assert server.children() == []
+    assert set(psutil.Process().children(recursive=True)) == before
     steps: list[int] = []
     train(run, base, data, tmp_path / "out", lambda step, *_: steps.append(step))
     assert steps[0] > 1, "it began anew"
     assert tree_digest(tmp_path / "out") == tree_digest(tmp_path / "whole")
     assert not any(STATE_DIR.glob("checkpoints/*"))
+
+
+def test_what_a_watch_raises_ends_the_processes(
+    small_task: tuple[RunSpec, Path], base: Path, tmp_path: Path
+) -> None:
+    class Pruned(Exception): ...
+
+    seen: list[Any] = []
+
+    def watch(scores: list[Any]) -> None:
+        seen.append(scores)
+        raise Pruned
+
+    spec, data = small_task
+    with pytest.raises(Pruned):
+        trained(spec, base, data, tmp_path, watch=watch)
+    assert [step for step, _ in seen[0]] == [4]
+    assert not [p for p in psutil.Process().children(recursive=True) if p.num_threads() > 1]
+
+
+def test_an_error_of_a_process_is_that_of_the_run(
+    small_task: tuple[RunSpec, Path], base: Path, tmp_path: Path
+) -> None:
+    spec, data = small_task
+    options = spec.method.options | {"learning_rate": 1e30}
+    method = spec.method.model_copy(update={"options": options})
+    with pytest.raises(TrainingDiverged, match=r"loss became \w+ at step \d"):
+        trained(spec.model_copy(update={"method": method}), base, data, tmp_path)
+
+
+def test_costs_are_measured_in_all_processes(
+    small_task: tuple[RunSpec, Path], base: Path, tmp_path: Path
+) -> None:
+    spec, data = small_task
+    alone = spec.model_copy(update={"numerics": FP32})
+    found = []
+    for name, one in (("two", spec), ("one", alone)):
+        run, out = tmp_path / f"{name}.json", tmp_path / f"{name}-cost.json"
+        write_run(run, PlannedRun("unipelt", "few", one))
+        cost(run, base, data, 2, out)
+        found.append(read_json(out))
+    two, reference = found
+    assert two.keys() == reference.keys()
+    same = ("trainable_parameters", "total_parameters", "artifact_bytes", "steps", "device")
+    assert {key: two[key] for key in same} == {key: reference[key] for key in same}
+    assert all(two[key] > 0 for key in ("samples_per_second", "train_seconds", "peak_memory_bytes"))
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:

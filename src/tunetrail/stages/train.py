@@ -6,6 +6,7 @@ Needs nothing but its inputs, so that a worker without the project's checkout ca
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _trained_together(
     """Train ``model`` as ``fit`` does, in processes that each build their own."""
     with scratch() as folder:
         arguments = {"spec": spec, "weights": weights, "data": data, "out": folder / WEIGHTS}
-        heard = {"progress": progress, "watch": watch}
+        heard: dict[str, Callable[..., None]] = {"progress": progress, "watch": watch}
         history: dict[str, Any] = together(spec.numerics, _fit_with_others, arguments, heard)
         tensors = load_file(folder / WEIGHTS)
     with torch.no_grad():

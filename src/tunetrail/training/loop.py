@@ -103,10 +103,11 @@ class TrainStep:
         count = sum(len(index) for index in group)
         total = torch.zeros((), device=self.device)
         for index in group:
-            own, sharing = self.team.share(index)
+            own, sharing = self.team.share(len(index))
             with self._accelerator.no_sync(self.model) if index is not group[-1] else _NOTHING:
-                batch = {k: v.to(self.device) for k, v in rows.batch(own).items()}
-                labels = torch.from_numpy(rows.labels[own]).to(self.device)
+                # Padded as the whole batch is, which methods may see.
+                batch = {k: v[own].to(self.device) for k, v in rows.batch(index).items()}
+                labels = torch.from_numpy(rows.labels[index][own]).to(self.device)
                 # Rows, not batches, weigh the same, however they were grouped; and of gradients
                 # the processes take the mean.
                 loss = self._loss(self.model(**batch), labels) / (count * sharing / self.team.count)

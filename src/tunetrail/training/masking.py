@@ -242,7 +242,7 @@ class MaskedStep:
         if self.team.count == 1:
             return inputs, wanted, 1
         chosen = inputs["chosen"]
-        own, sharing = self.team.share(np.arange(len(chosen)))
+        own, sharing = self.team.share(len(chosen))
         ours = torch.zeros_like(chosen)
         ours[own] = True
         part = {name: tensor[own] for name, tensor in inputs.items()}

@@ -19,7 +19,6 @@ from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
@@ -80,15 +79,14 @@ class Team:
         """What a seed for ``of`` is derived from here: each process draws its own dropout."""
         return of if self.first else f"{of}, process {self.rank}"
 
-    def share(self, index: np.ndarray) -> tuple[np.ndarray, int]:
-        """This process's rows of a batch, and how many processes compute those same rows.
+    def share(self, rows: int) -> tuple[slice, int]:
+        """This process's part of a batch of ``rows``, and how many processes compute that part.
 
-        Rows are sorted by length, so every second one (of two) pads no more than all of them. A
-        batch of fewer rows than processes is computed by all.
+        A batch of fewer rows than processes is computed by all.
         """
-        if len(index) < self.count:
-            return index, self.count
-        return index[self.rank :: self.count], 1
+        if rows < self.count:
+            return slice(None), self.count
+        return slice(self.rank, None, self.count), 1
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """Mean of a tensor over the processes."""
@@ -233,12 +231,15 @@ def _listen(
 ) -> Any:
     """Pass on what processes say until all are done; returns the result of the first."""
     waiting: dict[Any, int] = {connection: rank for rank, connection in enumerate(ours)}
-    result = None
+    result: Any = None
+    what: str
+    content: Any
     while waiting:
-        for connection in wait(list(waiting)):
+        for ready in wait(list(waiting)):
+            connection: Any = ready
             rank = waiting[connection]
             try:
-                what, content = connection.recv()  # type: ignore[union-attr]
+                what, content = connection.recv()
             except (EOFError, ConnectionResetError):
                 raise _dead(processes[rank], rank, len(processes)) from None
             if what == "failed":
@@ -323,7 +324,7 @@ def _join(rank: int, numerics: Numerics, meeting: str) -> None:
         torch.cuda.set_device(rank)
     torch.distributed.init_process_group(
         "nccl" if gpu else "gloo",
-        store=torch.distributed.FileStore(meeting, numerics.processes),
+        store=torch.distributed.FileStore(meeting, numerics.processes),  # type: ignore[attr-defined]
         rank=rank,
         world_size=numerics.processes,
         timeout=_PATIENCE,
