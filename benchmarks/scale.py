@@ -209,8 +209,9 @@ def queues(found: dict[str, Any]) -> list[dict[str, Any]]:
                 out += _EDITS[0] * grown["claims"]
                 record += _EDITS[1] * grown["claims"]
                 ways = found["parts_after"]  # measured there, and the same in both
-                by_dvc = [_line(ways, "lock_by_dvc", n) for n in (cells, head["cells"])]
-                record += max(0.0, by_dvc[0] - by_dvc[1])
+                # On the way to all cells dvc.lock has half of them on average.
+                by_dvc = [_line(ways, "lock_by_dvc", n) for n in (cells // 2, head["cells"])]
+                record += by_dvc[0] - by_dvc[1]
             share = _line(own, "lock_write", cells) / 2 if code == "after" else 0.0
             slower = 1 / (1 - share)
             flow = simulate(runs, _WORKERS, seconds, seconds / 10, out * slower, record * slower)
