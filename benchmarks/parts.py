@@ -88,7 +88,8 @@ def _order(places: list[tuple[str, int, int, int]]) -> dict[str, float]:
         above = frozenset({name.replace("evaluate", "train")} - {name})
         cells[name] = Cell(name, "", above, False)
     scheduler = Scheduler(cells, 200)
-    started, handed = now(), []
+    handed: list[str] = []
+    started = now()
     while len(handed) < 200 and (cell := scheduler.next()) is not None:
         handed.append(cell.name)
     for name in handed:

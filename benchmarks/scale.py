@@ -249,7 +249,8 @@ def main() -> None:
     parser.add_argument("--postgres", help="URI of an empty database, for the largest of those")
     parser.add_argument("--out", type=Path, required=True, help="what it has already is kept")
     options = parser.parse_args()
-    folder, before, out = (p.absolute() for p in (options.folder, options.before, options.out))
+    places: list[Path] = [options.folder, options.before, options.out]
+    folder, before, out = (place.absolute() for place in places)
     found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     found |= provenance()
     ways = {"before": before, "after": HERE.parent}
