@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -27,7 +28,9 @@ def tasks(count: int) -> float:
     def execute(name: str) -> None:
         time.sleep(0.01)
 
-    @flow(task_runner=ThreadPoolTaskRunner(max_workers=4))
+    runner: Any = ThreadPoolTaskRunner(max_workers=4)
+
+    @flow(task_runner=runner)
     def work() -> None:
         for future in [execute.submit(str(number)) for number in range(count)]:
             future.result()
