@@ -1,9 +1,8 @@
-"""What a finished project costs that is looked at again: status, plan, and MLflow.
+"""What a finished project costs that is looked at again: status and plan.
 
-    python benchmarks/finished.py PROJECT DATABASE
+    python benchmarks/finished.py PROJECT
 
 Started by ``benchmarks.scale`` with the code to be measured on PYTHONPATH, like ``head.py``.
-DATABASE is the URI of an empty database.
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ from tunetrail.staleness import expected
 now = time.process_time
 
 
-def look(root: Path, database: str) -> dict[str, Any]:
-    """Processor seconds of this process, which has no part in those of a database's server."""
+def look(root: Path) -> dict[str, Any]:
+    """Processor seconds of each."""
     os.chdir(root)
-    os.environ["MLFLOW_TRACKING_URI"] = database
     found: dict[str, Any] = {}
     started = now()
     dag = Dag(root)
@@ -39,17 +37,9 @@ def look(root: Path, database: str) -> dict[str, Any]:
     expected(Dag(root), lambda _: None)
     found["plan_of_everything"] = now() - started
     Path("aside.lock").rename(lock)
-
-    from tunetrail.tracking.sync import bring_up_to_date
-
-    for part in ("sync", "sync_again"):
-        started = now()
-        done = bring_up_to_date(Path("receipt.json"))
-        found[part] = now() - started
-        found[f"{part}_created"] = done["runs_created"] + done["groups_created"]
     found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {key: round(v, 3) if isinstance(v, float) else v for key, v in found.items()}
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(look(Path(sys.argv[1]), sys.argv[2])) + "\n")
+    sys.stdout.write(json.dumps(look(Path(sys.argv[1]))) + "\n")

@@ -8,7 +8,9 @@ no project. With ``--slow`` also what DVC does to record a stage, which is what 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import json
 import sys
 import tempfile
@@ -40,12 +42,12 @@ _PIECE = """  {stage}@task{task}-lora_{method}-b2-{seed}:
       nfiles: 3
     - path: plan/task{task}/lora_{method}/b2/{seed}.json
       hash: md5
-      md5: {task:08x}{method:08x}{seed:016x}
+      md5: {md5}
       size: 1500
     outs:
     - path: runs/{stage}/task{task}/lora_{method}/b2/{seed}
       hash: md5
-      md5: {seed:08x}{method:08x}{task:016x}.dir
+      md5: {md5}.dir
       size: 21700
       nfiles: 3
 """
@@ -58,19 +60,20 @@ def parts(runs: int, slow: bool) -> dict[str, Any]:
     found |= _order(places)
     with tempfile.TemporaryDirectory() as folder:
         found["claims"] = _claims(Path(folder), [_output(*place) for place in places])
-        lock = Path(folder) / "dvc.lock"
-        pieces = [
-            _PIECE.format(stage=stage, task=task, method=method, seed=seed)
-            for stage, task, method, seed in places
-        ]
-        lock.write_text("schema: '2.0'\nstages:\n" + "".join(pieces), encoding="utf-8")
-        found["lock_bytes"] = lock.stat().st_size
-        found |= _recorded(lock, slow)
+        text = "schema: '2.0'\nstages:\n" + "".join(map(_piece, places))
+        found["lock_bytes"] = len(text)
+        found |= _recorded(Path(folder), text, slow)
     return {key: round(v, 6) if isinstance(v, float) else v for key, v in found.items()}
 
 
 def _places(runs: int) -> list[tuple[int, int, int]]:
     return [(i // 1000, i % 1000 // 50, i % 50) for i in range(runs)]
+
+
+def _piece(place: tuple[str, int, int, int]) -> str:
+    stage, task, method, seed = place
+    md5 = hashlib.md5(repr(place).encode()).hexdigest()
+    return _PIECE.format(stage=stage, task=task, method=method, seed=seed, md5=md5)
 
 
 def _output(stage: str, task: int, method: int, seed: int) -> str:
@@ -85,7 +88,8 @@ def _order(places: list[tuple[str, int, int, int]]) -> dict[str, float]:
         above = frozenset({name.replace("evaluate", "train")} - {name})
         cells[name] = Cell(name, "", above, False)
     scheduler = Scheduler(cells, 200)
-    started, handed = now(), []
+    handed: list[str] = []
+    started = now()
     while len(handed) < 200 and (cell := scheduler.next()) is not None:
         handed.append(cell.name)
     for name in handed:
@@ -120,16 +124,17 @@ def _claims(folder: Path, outputs: list[str]) -> dict[str, float]:
     return found
 
 
-def _recorded(lock: Path, slow: bool) -> dict[str, float]:
-    """One more stage in dvc.lock."""
+def _recorded(folder: Path, text: str, slow: bool) -> dict[str, float]:
+    """One more stage in a dvc.lock with this text."""
     from dvc.dvcfile import Lockfile
     from dvc.repo import Repo
 
-    repo = Repo.init(str(lock.parent), no_scm=True)
-    (lock.parent / "dvc.yaml").write_text("stages: {one: {cmd: touch a, outs: [a]}}\n")
-    (lock.parent / "a").write_text("a")
+    repo, lock = Repo.init(str(folder), no_scm=True), folder / "dvc.lock"
+    (folder / "dvc.yaml").write_text("stages: {one: {cmd: touch a, outs: [a]}}\n")
+    (folder / "a").write_text("a")
     (stage,) = repo.index.stages
     stage.save()
+    lock.write_text(text, encoding="utf-8")
     found: dict[str, float] = {}
     ours: Callable[[Path], Any] | None = None
     if importlib.util.find_spec("tunetrail.lockfile"):

@@ -3,14 +3,17 @@
     python -m benchmarks.scale --folder SCRATCH --before CHECKOUT \\
         --out benchmarks/results/scale.json
 
-Trainings are made up (``benchmarks.synthetic``); everything else is the shipped code. BEFORE is a
-checkout whose code is measured beside this one's, in turns. Times are processor seconds, so that
-other work on the machine hardly counts; what waits for a disk does not count either.
+Everything but trainings is the shipped code. BEFORE is a checkout whose code is measured beside
+this one's. Times are processor seconds, so that other work on the machine hardly counts; what waits
+for a disk does not count either.
 
-1. *The head's work for a cell* in projects whose graph and dvc.lock have all their runs, but whose
-   results are there for a sample only, and random bytes: other entries are copies of true ones.
-2. *Everything else*, in projects in which all results exist and every cell was recorded.
-3. *A queue*: 100 workers before one head, simulated with the times of the first part.
+1. *The parts of the head's work that could grow*, each by itself (``parts.py``).
+2. *The head's work for a cell* (``head.py``) in projects whose graph and dvc.lock have all their
+   runs, but whose results are there for a sample only, and random bytes: other entries of dvc.lock
+   are copies of true ones.
+3. *Everything else* (``finished.py``, ``registry.py``), in projects in which all results exist and
+   every cell was recorded; trainings are made up (``synthetic.py``).
+4. *A queue*: 100 workers before one head, simulated with the times of the first two.
 """
 
 from __future__ import annotations
@@ -57,6 +60,10 @@ _SAMPLE = 6
 
 #: Of the simulated queue.
 _WORKERS = 100
+
+#: How often DVC reads and writes its list of who works on what for a cell, in pairs: while it is
+#: handed out, and while it is recorded.
+_EDITS = (2, 1)
 
 now = time.process_time
 
@@ -135,6 +142,9 @@ def finish(root: Path, runs: int) -> dict[str, Any]:
             made[cell.stage] += now() - begun
             dag.record(name)
     recorded = now() - started - sum(made.values())
+    for command in (["init", "-q"], ["add", "dvc.yaml"], ["commit", "-q", "-m", "plan"]):
+        who = ["-c", "user.name=scale", "-c", "user.email=scale@example.org"]
+        subprocess.run(["git", *who, *command], cwd=root, check=True)
     own = ("resolve", "select", "compare", "register")
     return {
         "cells": len(dag.cells),
@@ -174,34 +184,53 @@ def measured(script: str, code: Path, *arguments: object) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def queues(heads: dict[str, dict[int, Any]], prefect: float) -> list[dict[str, Any]]:
-    """The simulated flow with each code, for runs of half a minute and of five minutes."""
-    found = []
-    for code, by_size in heads.items():
-        cells = [float(head["cells"]) for head in by_size.values()]
+def queues(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The simulated flow with each code, for runs of half a minute and of five minutes.
 
-        def line(*parts: str, by_size: dict[int, Any] = by_size) -> list[float]:
-            """Seconds a cell with each size."""
-            return [
-                sum(float(np.median(head["seconds"][part])) for part in parts)
-                for head in by_size.values()
-            ]
-
-        scheduled = [float(head["schedule"]) for head in by_size.values()]
-        # Straight lines through what was measured: beyond the largest size they are extrapolated.
-        out = np.polyfit(cells, np.add(line("changes", "begin"), scheduled), 1)
-        back = np.polyfit(cells, line("record"), 1)
-        for runs, seconds in ((1_000, 30), (10_000, 30), (10_000, 300)):
-            cell = [max(0.0, float(np.polyval(fit, 2.1 * runs))) for fit in (out, back)]
-            flow = simulate(runs, _WORKERS, seconds, seconds / 10, cell[0] + prefect, cell[1])
-            found.append(
+    The work for a cell is that in the smallest project, and what the parts that grow add to it:
+    before, DVC's own way to record a stage, its list of who works on what, and the order; now the
+    order and one write of dvc.lock every two seconds. Straight lines go through what was measured;
+    beyond that they are extrapolated.
+    """
+    prefect = found["prefect"]["tasks"]["head"]
+    flows = []
+    for code in ("before", "after"):
+        head = min(found[f"head_{code}"].values(), key=lambda one: one["cells"])
+        small = {part: float(np.median(seconds)) for part, seconds in head["seconds"].items()}
+        for runs, seconds in ((100, 30), (1_000, 30), (10_000, 30), (10_000, 300)):
+            cells, own = 2 * runs, found[f"parts_{code}"]
+            grown = {
+                part: _line(own, part, cells) - _line(own, part, head["cells"])
+                for part in ("schedule", "claims")
+            }
+            out = small["changes"] + small["begin"] + grown["schedule"] + prefect
+            record = small["record"]
+            if code == "before":
+                out += _EDITS[0] * grown["claims"]
+                record += _EDITS[1] * grown["claims"]
+                ways = found["parts_after"]  # measured there, and the same in both
+                # On the way to all cells dvc.lock has half of them on average.
+                by_dvc = [_line(ways, "lock_by_dvc", n) for n in (cells // 2, head["cells"])]
+                record += by_dvc[0] - by_dvc[1]
+            share = _line(own, "lock_write", cells) / 2 if code == "after" else 0.0
+            slower = 1 / (1 - share)
+            flow = simulate(runs, _WORKERS, seconds, seconds / 10, out * slower, record * slower)
+            flows.append(
                 {"code": code, "runs": runs, "train_seconds": seconds}
-                | {"hand_out": cell[0], "record": cell[1], "prefect": prefect}
+                | {"hand_out": out * slower, "record": record * slower}
                 | asdict(flow)
             )
     return [
-        {key: round(v, 4) if isinstance(v, float) else v for key, v in one.items()} for one in found
+        {key: round(v, 4) if isinstance(v, float) else v for key, v in one.items()} for one in flows
     ]
+
+
+def _line(parts: dict[str, Any], part: str, cells: int) -> float:
+    """A part's seconds at a size: on the line through what was measured."""
+    sizes = [one for one in parts.values() if part in one]
+    values = [one[part]["outputs"] if part == "claims" else one[part] for one in sizes]
+    fit = np.polyfit([one["cells"] for one in sizes], values, 1)
+    return max(0.0, float(np.polyval(fit, cells)))
 
 
 def main() -> None:
@@ -211,15 +240,19 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, required=True, help="scratch, gigabytes of it")
     parser.add_argument("--before", type=Path, required=True, help="a checkout to compare with")
-    parser.add_argument("--heads", type=int, nargs="*", default=list(SIZES), help="sizes of part 1")
-    parser.add_argument("--slow", type=int, default=3_000, help="largest of them for BEFORE")
-    parser.add_argument("--finished", type=int, nargs="*", default=[100, 1_000], help="of part 2")
+    parser.add_argument("--parts", type=int, nargs="*", default=[100, 300, 1_000, 10_000])
+    parser.add_argument("--heads", type=int, nargs="*", default=[100, 1_000, 10_000])
+    parser.add_argument(
+        "--slow", type=int, default=1_000, help="largest size for what is quadratic"
+    )
+    parser.add_argument("--finished", type=int, nargs="*", default=[100])
     parser.add_argument("--postgres", help="URI of an empty database, for the largest of those")
     parser.add_argument("--out", type=Path, required=True, help="what it has already is kept")
     options = parser.parse_args()
-    folder, before, out = (p.absolute() for p in (options.folder, options.before, options.out))
+    places: list[Path] = [options.folder, options.before, options.out]
+    folder, before, out = (place.absolute() for place in places)
     found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    found |= {"sample": _SAMPLE, **provenance()}
+    found |= provenance()
     ways = {"before": before, "after": HERE.parent}
 
     def keep(part: str, name: object, content: Any) -> None:
@@ -231,6 +264,10 @@ def main() -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
         return folder / name
 
+    for runs in options.parts:
+        for way, code in ways.items():
+            slow = ["--slow"] if way == "after" and runs <= options.slow else []
+            keep(f"parts_{way}", runs, measured("parts.py", code, runs, *slow))
     for runs in options.heads:
         root = fresh(f"head-{runs}")
         prepare_sample(root, runs)
@@ -246,18 +283,20 @@ def main() -> None:
         keep("finished", runs, in_process(finish, root, runs))
         keep("remote", runs, push(root))
         for way, code in ways.items():
-            (folder / "mlflow.db").unlink(missing_ok=True)
-            uri = f"sqlite:///{folder / 'mlflow.db'}"
-            keep(f"again_{way}", runs, measured("finished.py", code, root, uri))
+            keep(f"again_{way}", runs, measured("finished.py", code, root))
+            database = folder / "mlflow.db"
+            database.unlink(missing_ok=True)
+            keep(
+                f"mlflow_{way}", runs, measured("registry.py", code, root, f"sqlite:///{database}")
+            )
         if options.postgres and runs == max(options.finished):
-            content = measured("finished.py", HERE.parent, root, options.postgres)
-            keep("again_postgres", runs, content)
+            content = measured("registry.py", HERE.parent, root, options.postgres)
+            keep("mlflow_postgres", runs, content)
     if "prefect" not in found:
         place = fresh("prefect")
         place.mkdir(parents=True)
-        keep("prefect", "tasks", measured("prefect_tasks.py", HERE.parent, place, 100))
-    heads = {way: {int(runs): head for runs, head in found[f"head_{way}"].items()} for way in ways}
-    for queue in queues(heads, found["prefect"]["tasks"]["head"]):
+        keep("prefect", "tasks", measured("prefect_tasks.py", HERE.parent, place, 30))
+    for queue in queues(found):
         name = f"{queue['code']}, {queue['runs']} runs of {queue['train_seconds']} s"
         keep("queues", name, queue)
 

@@ -31,8 +31,8 @@ class Scheduler:
                 self._below[above].append(name)
         #: Those of the waiting cells that have nothing to wait for.
         self._ready: list[tuple[bool, bool, int, str]] = []
-        for name, above in self._waiting.items():
-            self._push(name, above)
+        for name, waits_for in self._waiting.items():
+            self._push(name, waits_for)
 
     def next(self) -> Cell | None:
         """A cell to look at now, or None while all that is left has to wait."""
@@ -74,8 +74,8 @@ class Scheduler:
         """Whether anything runs or may still run."""
         return bool(self._waiting or self._running)
 
-    def _push(self, name: str, above: int) -> None:
-        if above == 0:
+    def _push(self, name: str, waits_for: int) -> None:
+        if waits_for == 0:
             # Where there is a choice trainings start first: they are the longest.
             cell = self._cells[name]
             heapq.heappush(self._ready, (cell.alone, not cell.trains, self._place[name], name))

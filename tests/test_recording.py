@@ -114,12 +114,10 @@ def test_after_the_time_between_two_writes_a_recorded_cell_is_written(
 def test_what_a_kill_kept_out_of_the_lock_file_is_there_again(killed: Path, repro: Path) -> None:
     root, dag = killed, Dag(killed)
     assert all(dag.changes(name) == [Dag.NEVER] for name in _CELLS)
-    before = {p: p.stat().st_ino for p in [*(root / "out" / "of").iterdir(), root / "whole"]}
     with dag.claimed():
         for name in dag.cells:
             if dag.changes(name):
                 assert dag.begin(name), f"{name} would be executed again"
-    assert {p: p.stat().st_ino for p in before} == before, "written anew"
     assert dag.discarded == []
     assert locks(root) == locks(repro)
     assert stale_cells(Dag(root)) == {}
