@@ -251,10 +251,11 @@ def start(
     )
 
 
-def conforms(server: Server) -> set[str]:
+def conforms(server: Server, examples: int = 60) -> set[str]:
     """Ask a server what its document allows, and what it does not; the paths that were asked.
 
     Whatever is sent: a declared status, type and schema; no 5xx; what fits is accepted.
+    ``examples`` are those of each path, of each sort.
     """
     asked = set()
     document = schemathesis.openapi.from_url(f"{server.ready['url']}/openapi.json")
@@ -263,12 +264,12 @@ def conforms(server: Server) -> set[str]:
         asked.add(operation.path)
         wrong = [GenerationMode.NEGATIVE] if operation.method == "post" else []
         for mode in (GenerationMode.POSITIVE, *wrong):
-            _conforms(operation.as_strategy(generation_mode=mode))
+            _conforms(operation.as_strategy(generation_mode=mode), examples)
     return asked
 
 
-def _conforms(cases: st.SearchStrategy[Any]) -> None:
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def _conforms(cases: st.SearchStrategy[Any], examples: int) -> None:
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=cases)
     def check(case: Any) -> None:
         case.call_and_validate()
