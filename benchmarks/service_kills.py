@@ -379,7 +379,8 @@ def counted(api: str) -> dict[str, int] | None:
                 offset += len(page)
                 for run in page:
                     if run.state is not None and not run.state.is_scheduled():
-                        counts[run.state.name] = counts.get(run.state.name, 0) + 1
+                        name = str(run.state.name)
+                        counts[name] = counts.get(name, 0) + 1
             limits = await client.read_global_concurrency_limits(limit=50, offset=0)
             counts[SLOTS] = sum(limit.active_slots for limit in limits)
         return counts
@@ -442,7 +443,7 @@ def end_state(services: Services) -> tuple[dict[str, Any], dict[str, int]]:
 
     def fired() -> bool:
         counts = counted(services.prefect) or {}
-        return counts.get("Completed", 0) > before.get("Completed", 0) + 1
+        return bool(counts.get("Completed", 0) > before.get("Completed", 0) + 1)
 
     wait(fired, "the schedule fires, and its flows complete", services.logs)
     pause(services.prefect)

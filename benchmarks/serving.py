@@ -248,14 +248,14 @@ def sharing(
 
 def files(model: str, texts: Sequence[str], scratch: Path) -> dict[str, Any]:
     """Peak memory of `tunetrail predict` on a small and on a large file."""
-    found = {}
+    found: dict[str, Any] = {}
     for rows in FILES:
         path = scratch / f"{rows}.csv"
         notes = [os.urandom(NOTE // 2).hex() for _ in range(rows)]
         pd.DataFrame({"text": [texts[i % len(texts)] for i in range(rows)], "note": notes}).to_csv(
             path, index=False
         )
-        found[rows] = {
+        found[str(rows)] = {
             "file_megabytes": round(path.stat().st_size / 1e6, 1),
             "peak_megabytes": fresh(predicted, str(path), model),
         }

@@ -190,7 +190,10 @@ def run_stale(
         """Have a cell executed, here or on the cluster."""
         if cluster is None or not cluster.takes(cell):
             arguments = {"name": cell.name, "command": cell.command}
-            return here.submit(execute.with_options(name=cell.stage), arguments)
+            local: PrefectFuture[Any] = here.submit(
+                execute.with_options(name=cell.stage), arguments
+            )
+            return local
         with cluster.submitting():
             away = execute_away.with_options(name=cell.stage)
             future: PrefectFuture[Any] = away.submit(**cluster.send(dag, cell.name))

@@ -326,6 +326,7 @@ class FlowRuns:
 
     async def _hand_over(self, all_of_them: bool) -> None:
         from prefect.client.orchestration import PrefectClient
+        from prefect.client.schemas.objects import State
         from prefect.states import Crashed, Scheduled
 
         suspected = set()
@@ -338,7 +339,7 @@ class FlowRuns:
                 if top.work_pool_name != POOL or str(top.id) in at_work:
                     continue
                 if all_of_them or (str(run.id) in self.suspected and not starting):
-                    state = (
+                    state: State[Any] = (
                         Scheduled(message="its process is gone: it goes on")
                         if run is top
                         else Crashed(message="its process is gone")
