@@ -190,13 +190,13 @@ def run_stale(
         """Have a cell executed, here or on the cluster."""
         if cluster is None or not cluster.takes(cell):
             arguments = {"name": cell.name, "command": cell.command}
-            local: PrefectFuture[Any] = here.submit(
+            future: PrefectFuture[Any] = here.submit(
                 execute.with_options(name=cell.stage), arguments
             )
-            return local
+            return future
         with cluster.submitting():
             away = execute_away.with_options(name=cell.stage)
-            future: PrefectFuture[Any] = away.submit(**cluster.send(dag, cell.name))
+            future = away.submit(**cluster.send(dag, cell.name))
         display.started(cell.name)
         _log.info("%s is handed to the cluster", cell.name)
         return future

@@ -290,7 +290,7 @@ class Dag:
 
         stage = self._stages[name]
         definition = json.loads(json.dumps(to_pipeline_file(stage)[stage.name]))
-        inputs: dict[str, Any] = {}
+        inputs: dict[str, str] = {}
         for dep in stage.deps:
             path = Path(self._shown(dep))
             if dep.hash_info.name != "md5" or path.is_relative_to(CODE):  # parameters, or code
