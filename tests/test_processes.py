@@ -71,10 +71,9 @@ def test_every_method_learns_in_two_processes_what_it_learns_in_one(
     wrong = {}
     for key, found in first.items():
         name, _, what = key.partition("/")
-        if what == "logits":
-            difference = (found - expected[f"{name.removesuffix(' sharded')}/{what}"]).abs().max()
-            if not difference < 1e-4:
-                wrong[key] = float(difference)
+        difference = (found - expected[f"{name.removesuffix(' sharded')}/{what}"]).abs().max()
+        if not difference < (5e-3 if _without_effect(key) else 1e-4):
+            wrong[key] = float(difference)
     assert wrong == {}
     for name, history in two.items():
         reference = one[name.removesuffix(" sharded")]
@@ -103,6 +102,15 @@ def test_processes_share_every_row_of_a_batch(rows: int, count: int) -> None:
 
 def _member(rank: int, count: int) -> Team:
     return Team(SimpleNamespace(num_processes=count, process_index=rank))
+
+
+def _without_effect(key: str) -> bool:
+    """Parameters that change no output: Adam makes whole steps of their gradients' rounding.
+
+    A bias of keys moves all scores of a query alike; of what Fourier prompts transform the real
+    part is kept.
+    """
+    return key.endswith("self.key.bias") or "prompt.parametrizations.vectors" in key
 
 
 def test_pretraining_in_two_processes_gives_what_one_gives(
@@ -184,7 +192,8 @@ def test_what_a_watch_raises_ends_the_processes(
     with pytest.raises(Pruned):
         trained(spec, base, data, tmp_path, watch=watch)
     assert [step for step, _ in seen[0]] == [4]
-    assert not [p for p in psutil.Process().children(recursive=True) if p.num_threads() > 1]
+    servers = psutil.Process().children()
+    assert [process for server in servers for process in server.children()] == []
 
 
 def test_an_error_of_a_process_is_that_of_the_run(

@@ -42,9 +42,7 @@ def accelerator_for(numerics: Numerics) -> Accelerator:
         # Which parameters get no gradient depends on the method and, in pretraining, on the phase.
         # With this setting the order of the sums is also that of the first step throughout, so that
         # a resumed training adds up the same way.
-        several = [
-            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-        ]
+        several = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     return Accelerator(
         mixed_precision="bf16" if numerics.precision == "bf16" else "no",
         cpu=not torch.cuda.is_available(),
