@@ -14,7 +14,8 @@ from dvc.repo import Repo
 from tests.conftest import BIN
 from tunetrail.lockfile import LockFile
 
-#: Commands so long that DVC breaks their lines, and a name so long that it gets a line of its own.
+#: Commands so long that DVC breaks their lines, at places that depend on how far they are indented,
+#: and a name so long that it gets a line of its own.
 _LONG = "x" * 130
 _PIPELINE = f"""
 stages:
@@ -24,9 +25,9 @@ stages:
     outs: [plain]
   many:
     matrix:
-      name: [first, second, "third one", 'yes', {_LONG}]
+      name: [first, second, "third one", 'yes', a, bb, dddd, ggggggg, {_LONG}]
     cmd: >-
-      echo one two three four five six seven eight nine ten eleven twelve thirteen ${{item.name}}
+      echo ${{item.name}} one two three four five six seven eight nine ten eleven twelve thirteen
       fourteen fifteen > "${{item.name}}"
     deps: [plain]
     params: [{{p.yaml: null}}]
