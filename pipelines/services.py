@@ -20,10 +20,12 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 from rich.console import Console
 
 from pipelines.compare import guarded
@@ -36,8 +38,18 @@ POOL = "tunetrail"
 #: Seconds that a service has to answer, and to stop.
 _TO_START, _TO_STOP = 300.0, 20.0
 
-#: Longest pause before a service that keeps ending is started again, in seconds.
-_LONGEST_PAUSE = 30.0
+#: Longest pause before a service that keeps ending is started again, in seconds, and how long it
+#: has to run for its earlier ends to be forgotten.
+_LONGEST_PAUSE, _LONG = 30.0, 300.0
+
+#: Seconds between two looks at flow runs whose process is gone while their worker runs.
+_LOOK = 15.0
+
+#: Seconds that this waits for an answer: meanwhile nothing else is kept running.
+_PATIENCE = 20.0
+
+#: By what a worker tells a process which flow run it is.
+_FLOW_RUN = "PREFECT__FLOW_RUN_ID"
 
 _DEPLOYMENTS = Path("prefect.yaml")
 
@@ -52,7 +64,8 @@ class Service:
         url: What answers once it is ready; None: nothing does.
         process: While it runs.
         failures: How often it ended by itself.
-        again: When it is started again (``time.monotonic``).
+        started: When it was started last (``time.monotonic``).
+        again: When it is started again.
     """
 
     name: str
@@ -60,10 +73,12 @@ class Service:
     url: str | None = None
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0
+    started: float = 0.0
     again: float = 0.0
 
     def start(self, environment: dict[str, str]) -> None:
         """Start it, with its output in ``.tunetrail/logs``."""
+        self.started = time.monotonic()
         log = STATE_DIR / "logs" / f"{self.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
@@ -145,6 +160,14 @@ class Plan:
             "DO_NOT_TRACK": "1",
             "MLFLOW_TRACKING_URI": self.mlflow_url,
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            # Eight further processes, for jobs that nothing here asks for.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            # In memory, a restarted server would know of none, and end the flows that hold them.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+                "prefect.server.concurrency.lease_storage.filesystem"
+            ),
+            # What the server says while its database is away.
+            "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         }
         if self.database:
             split = urlsplit(self.database)
@@ -210,7 +233,8 @@ def serve(plan: Plan, console: Console) -> None:
             service.wait_until_ready()
         _deploy(plan, environment)
         running.append(Service("prefect-worker", [str(part) for part in worker]))
-        asyncio.run(_reschedule(plan.prefect_url))
+        flows = FlowRuns(plan.prefect_url)
+        flows.hand_over(all_of_them=True)
         running[-1].start(environment)
         console.print(
             f"Prefect     {plan.prefect_url}\nMLflow      {plan.mlflow_url}\n"
@@ -219,17 +243,22 @@ def serve(plan: Plan, console: Console) -> None:
         while True:
             time.sleep(0.5)
             for service in running:
-                _keep_running(service, environment, console, plan)
+                _keep_running(service, environment, console, flows)
+            flows.look()
     finally:
         for service in reversed(running):
             service.stop()
 
 
 def _keep_running(
-    service: Service, environment: dict[str, str], console: Console, plan: Plan
+    service: Service, environment: dict[str, str], console: Console, flows: FlowRuns
 ) -> None:
     now = time.monotonic()
     if service.process is not None and service.process.poll() is not None:
+        with contextlib.suppress(ProcessLookupError):  # a child of it would keep its port
+            os.killpg(service.process.pid, signal.SIGKILL)
+        if now - service.started > _LONG:
+            service.failures = 0
         pause = min(2.0**service.failures, _LONGEST_PAUSE)
         console.print(
             f"{service.name} ended ({service.process.returncode}): again in {pause:.0f} s",
@@ -238,42 +267,100 @@ def _keep_running(
         service.process, service.again = None, now + pause
         service.failures += 1
     if service.process is None and now >= service.again:
-        if service.url is None and _answers(f"{plan.prefect_url}/api/health"):
-            asyncio.run(_reschedule(plan.prefect_url))
+        # Without an answer the worker starts all the same: it waits for the server, and what was
+        # not handed over now is seen by one of the next looks.
+        if service.url is None:
+            flows.hand_over(all_of_them=True)
         service.start(environment)
 
 
-async def _reschedule(url: str) -> None:
-    """Hand flow runs whose process is gone to the next worker of this machine."""
-    from prefect.client.orchestration import PrefectClient
+@dataclass
+class FlowRuns:
+    """Flow runs that count as begun, though their process is gone, go to the next worker.
+
+    Attributes:
+        url: Prefect's server.
+        looked: When it was last asked (``time.monotonic``).
+        suspected: Runs whose process was gone at the last look: their worker may be about to say
+            how they ended.
+    """
+
+    url: str
+    looked: float = field(default_factory=time.monotonic)
+    suspected: set[str] = field(default_factory=set)
+
+    def look(self) -> None:
+        """Hand over runs that two looks found without a process."""
+        if time.monotonic() - self.looked >= _LOOK:
+            self.hand_over()
+
+    def hand_over(self, all_of_them: bool = False) -> None:
+        """Hand over runs without a process, if Prefect's server answers.
+
+        Args:
+            all_of_them: There is no worker that could be about to start or to end one.
+        """
+        import httpx
+
+        self.looked = time.monotonic()
+        # It is away for a moment, or its database is: another time.
+        with contextlib.suppress(httpx.HTTPError, TimeoutError):
+            asyncio.run(asyncio.wait_for(self._hand_over(all_of_them), _PATIENCE))
+
+    async def _hand_over(self, all_of_them: bool) -> None:
+        from prefect.client.orchestration import PrefectClient
+        from prefect.states import Crashed, Scheduled
+
+        suspected = set()
+        async with PrefectClient(f"{self.url}/api") as client:
+            begun = await _begun(client)
+            at_work = _at_work() if begun else set()
+            for run, top in begun:
+                age = (datetime.now(UTC) - run.state.timestamp).total_seconds()
+                starting = run.state.is_pending() and age < _TO_START
+                if top.work_pool_name != POOL or str(top.id) in at_work:
+                    continue
+                if all_of_them or (str(run.id) in self.suspected and not starting):
+                    state = (
+                        Scheduled(message="its process is gone: it goes on")
+                        if run is top
+                        else Crashed(message="its process is gone")
+                    )
+                    await client.set_flow_run_state(run.id, state, force=True)
+                else:
+                    suspected.add(str(run.id))
+        self.suspected = suspected
+
+
+async def _begun(client: Any) -> list[tuple[Any, Any]]:
+    """Flow runs that count as begun, each with the one that a worker started for it."""
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterState,
         FlowRunFilterStateType,
-        WorkPoolFilter,
-        WorkPoolFilterName,
     )
     from prefect.client.schemas.objects import StateType
-    from prefect.states import Scheduled
 
-    begun = [StateType.RUNNING, StateType.PENDING]
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=begun)))
-    here = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))
-    async with PrefectClient(f"{url}/api") as client:
-        for run in await client.read_flow_runs(flow_run_filter=wanted, work_pool_filter=here):
-            if run.deployment_id is None or not _gone(run.infrastructure_pid):
-                continue
-            await client.set_flow_run_state(
-                run.id, Scheduled(message="its process is gone: it goes on"), force=True
-            )
+    types = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=types))
+    found = []
+    for run in await client.read_flow_runs(flow_run_filter=wanted):
+        top = run
+        while top.parent_task_run_id is not None:
+            task = await client.read_task_run(top.parent_task_run_id)
+            top = await client.read_flow_run(task.flow_run_id)
+        found.append((run, top))
+    return found
 
 
-def _gone(place: str | None) -> bool:
-    """Whether a process of this machine (``pid`` or ``host:pid``) has ended."""
-    host, _, number = (place or "").rpartition(":")
-    if host not in ("", socket.gethostname()) or not number.isdigit():
-        return place is None
-    return not Path(f"/proc/{number}").exists()
+def _at_work() -> set[str]:
+    """Flow runs that have a process on this machine. A worker's note of its number may be missing,
+    and the number may be another process's by now."""
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found.add(process.environ().get(_FLOW_RUN, ""))
+    return found
 
 
 def _deploy(plan: Plan, environment: dict[str, str]) -> None:

@@ -172,7 +172,7 @@ def prefect_server(home: Path, **extra: str) -> Iterator[tuple[subprocess.Popen[
         yield server, f"http://127.0.0.1:{port}/api"
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=_PATIENCE)
 
 
 def _answers(url: str) -> bool:
