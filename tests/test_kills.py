@@ -17,6 +17,7 @@ import yaml
 
 from tests.conftest import BIN, Project
 from tests.kills import MAKE_REPRO, processes, series
+from tests.sharing import in_mlflow
 from tunetrail.dag import Dag, mend_lock_file, stale_cells
 from tunetrail.errors import TuneTrailError
 
@@ -104,6 +105,53 @@ def test_a_model_without_a_version_that_a_killed_sync_left_is_removed(
     experiment = client.get_experiment_by_name("sentiment").experiment_id
     assert len(client.search_logged_models([experiment])) == 1
     assert {r.info.status for r in client.search_runs([experiment])} == {"FINISHED"}
+
+
+def test_what_a_server_that_was_killed_while_it_answered_made_twice_goes(small: Project) -> None:
+    """The client asks again; the first one is there all the same. And a half run of older data."""
+    import mlflow
+
+    uri = f"sqlite:///{small.root / '.tunetrail' / 'mlflow' / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)  # where it looks for the model of a new version
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("sentiment").experiment_id
+    before = in_mlflow(uri)
+    run = next(r for r in client.search_runs([experiment]) if "stage" not in r.data.tags)
+    tags = {key: run.data.tags[key] for key in ("tunetrail.run", "task", "method")}
+    (version,) = client.search_model_versions("name='sentiment-own'")
+    source, model = version.source, version.source.removeprefix("models:/")
+    client.create_run(experiment, tags=tags)
+    client.create_model_version(
+        version.name, source, version.run_id, tags=version.tags, model_id=model
+    )
+    hours = 2 * 3600 * 1000
+    client.create_run(
+        experiment,
+        tags=tags | {"tunetrail.run": "0" * 64},
+        start_time=int(time.time() * 1000) - hours,
+    )
+    new = client.create_run(experiment, tags=tags | {"tunetrail.run": "1" * 64})
+    done = small.command("tunetrail", "sync", "--json")
+    assert done.returncode == 0, done.stderr
+    client.delete_run(new.info.run_id)  # another machine is at it: it stayed
+    assert in_mlflow(uri) == before
+
+
+def test_a_server_that_is_lost_in_the_middle_of_a_sync_is_named(
+    small: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    from tunetrail.tracking.sync import bring_up_to_date
+
+    def lost(*_: object, **__: object) -> None:
+        raise mlflow.exceptions.MlflowException("API request to /api/2.0 failed")
+
+    monkeypatch.chdir(small.root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{small.root / 'other.db'}")
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", lost)
+    with pytest.raises(TuneTrailError, match=r"other.db cannot be used: API request .* failed"):
+        bring_up_to_date(Path("receipt.json"))
 
 
 @pytest.mark.parametrize("shell", ["bash", "dash"])  # the second stays between DVC and the stage

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,9 @@ from tunetrail.tracking.parameters import parameters, share
 from tunetrail.tracking.promotion import roll_back, settle
 from tunetrail.tracking.tags import CONTENT_TAG, ONNX_TAG, RUN_TAG
 
+#: Longest time that it takes to bring a run to MLflow, in seconds.
+_AT_WORK = 3600.0
+
 _SERVED_MODEL = Path(__file__).with_name("served_model.py")
 
 
@@ -49,8 +54,8 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
         decisions of the gate.
 
     Raises:
-        TuneTrailError: The receipt is of another version, the tracking server cannot be reached, or
-            a model file is not the one in the receipt.
+        TuneTrailError: The receipt is of another version, the tracking server cannot be reached or
+            is lost on the way, or a model file is not the one in the receipt.
     """
     wanted = read_json(receipt)
     if wanted.get("format") != FORMAT:
@@ -62,8 +67,12 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
     STATE_DIR.mkdir(exist_ok=True)
     # Two at a time would both create what is missing. Every run ends with this, and entering
     # scratch() clears away what killed ones left, also where they left nothing to do.
-    with FileLock(STATE_DIR / "sync.lock"), scratch(), quiet():
-        client, experiment = _connect(wanted["project"])
+    with (
+        FileLock(STATE_DIR / "sync.lock"),
+        scratch(),
+        quiet(),
+        _connected(wanted["project"]) as (client, experiment),
+    ):
         present = _present_runs(client, experiment)
         done: dict[str, Any] = {
             "experiment": wanted["project"],
@@ -115,6 +124,9 @@ def bring_up_to_date(receipt: Path) -> dict[str, Any]:
             lineage.bring(client, root / "runs" / "lineage" / model["task"], model)
             decision = settle(client, root, model, version_, policy)
             done["decisions"] += [decision] if decision else []
+        for left in present.values():
+            if CONTENT_TAG not in left.data.tags and _abandoned(left):
+                client.delete_run(left.info.run_id)
     return done
 
 
@@ -134,12 +146,17 @@ def take_back(model: str, reason: str) -> tuple[str, str, str]:
     params = read_params(Path("params.yaml"))
     name = f"{params.project}-{model}" if model in params.tasks else model
     STATE_DIR.mkdir(exist_ok=True)
-    with FileLock(STATE_DIR / "sync.lock"), quiet():
-        client, _ = _connect(params.project)
+    with (
+        FileLock(STATE_DIR / "sync.lock"),
+        quiet(),
+        _connected(params.project) as (client, _),
+    ):
         return (name, *roll_back(client, name, reason))
 
 
-def _connect(project: str) -> tuple[Any, str]:
+@contextlib.contextmanager
+def _connected(project: str) -> Iterator[tuple[Any, str]]:
+    """A client, and the experiment of a project."""
     uri = tracking_uri()
     local = "MLFLOW_TRACKING_URI" not in os.environ
     if local:
@@ -147,9 +164,11 @@ def _connect(project: str) -> tuple[Any, str]:
     with reached(uri) as client:
         experiment = client.get_experiment_by_name(project)
         if experiment is not None:
-            return client, str(experiment.experiment_id)
-        artifacts = (STATE_DIR / "mlflow" / "artifacts").absolute().as_uri() if local else None
-        return client, str(client.create_experiment(project, artifact_location=artifacts))
+            number = experiment.experiment_id
+        else:
+            artifacts = (STATE_DIR / "mlflow" / "artifacts").absolute().as_uri() if local else None
+            number = client.create_experiment(project, artifact_location=artifacts)
+        yield client, str(number)
 
 
 def create_store(root: Path) -> None:
@@ -201,16 +220,34 @@ def _bring(
 
 
 def _present_runs(client: Any, experiment: str) -> dict[tuple[str, str], Any]:
-    """Run digest and label of the method → MLflow run."""
+    """Run digest and label of the method → MLflow run.
+
+    A server that is killed while it answers is asked again, and may have made the run already: of
+    two, the one that is not whole goes.
+    """
     found: dict[tuple[str, str], Any] = {}
     token = None
     while True:
         page = client.search_runs([experiment], max_results=1000, page_token=token)
-        known = [(run, run.data.tags) for run in page if RUN_TAG in run.data.tags]
-        found |= {(tags[RUN_TAG], tags.get("method", "")): run for run, tags in known}
+        for run in page:
+            tags = run.data.tags
+            if RUN_TAG not in tags:
+                continue
+            twin = found.setdefault((tags[RUN_TAG], tags.get("method", "")), run)
+            if twin is not run:
+                spare = twin if CONTENT_TAG in tags else run
+                client.delete_run(spare.info.run_id)
+                if spare is twin:
+                    found[tags[RUN_TAG], tags.get("method", "")] = run
         token = page.token
         if not token:
             return found
+
+
+def _abandoned(run: Any) -> bool:
+    """Whether a run that is not whole is too old for somebody to be at it: a killed sync left it,
+    and results have changed since."""
+    return time.time() - run.info.start_time / 1000 > _AT_WORK
 
 
 def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any]:
@@ -319,11 +356,7 @@ def _register(
     """Make sure that the winner is a version; the version, and whether it had to be created."""
     name = model["name"]
     versions_ = client.search_model_versions(f"name='{name}'")
-    same = [
-        v
-        for v in versions_
-        if v.tags.get(ONNX_TAG) == model["onnx_sha256"] and v.tags.get(RUN_TAG) == model["run"]
-    ]
+    same = _alike(versions_, model)
     if not same:
         exported = root / "runs" / "export" / model["task"] / model["label"]
         if file_digest(exported / MODEL) != model["onnx_sha256"]:
@@ -337,13 +370,24 @@ def _register(
         for left in client.search_logged_models([experiment], f"source_run_id='{run_id}'"):
             if left.model_uri not in used:  # killed before it became a version
                 client.delete_logged_model(left.model_id)
-        return _log_version(client, root, exported, model, run_id), True
-    return same[0], False
+        _log_version(client, root, exported, model, run_id)
+        versions_ = client.search_model_versions(f"name='{name}'")
+    first, *twins = _alike(versions_, model)
+    for twin in twins:  # asked for again, because the server was killed while it answered
+        client.delete_model_version(name, twin.version)
+    return first, not same
+
+
+def _alike(versions_: Any, model: dict[str, Any]) -> list[Any]:
+    """The versions of a winner, the first one first."""
+    wanted = (model["onnx_sha256"], model["run"])
+    found = [v for v in versions_ if (v.tags.get(ONNX_TAG), v.tags.get(RUN_TAG)) == wanted]
+    return sorted(found, key=lambda v: int(v.version))
 
 
 def _log_version(
     client: Any, root: Path, exported: Path, model: dict[str, Any], run_id: str
-) -> Any:
+) -> None:
     import mlflow
     from mlflow.models import infer_signature
 
@@ -369,7 +413,7 @@ def _log_version(
                 for package in ("mlflow-skinny", "onnxruntime", "tokenizers", "numpy", "pandas")
             ],
         )
-    return client.create_model_version(
+    client.create_model_version(
         model["name"],
         source=logged.model_uri,
         run_id=run_id,
