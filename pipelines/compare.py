@@ -206,7 +206,7 @@ def run_stale(
 
     runner: Any = ThreadPoolTaskRunner(max_workers=width)
 
-    @flow(name="compare", task_runner=runner)
+    @flow(name="compare", flow_run_name="{project}", task_runner=runner)
     def compare(project: str) -> None:
         nonlocal stopping
         with signals_to(stop, signal.SIGTERM):  # Prefect has put a handler of its own there

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from pipelines import retrain as retraining
 
 
-@flow(name="retrain", flow_run_name="retrain", persist_result=False)
+def _name() -> str:
+    """When it was due, so that a list of them can be read."""
+    due: datetime = flow_run.scheduled_start_time
+    return f"{due:%Y-%m-%d %H:%M:%S}"
+
+
+@flow(name="retrain", flow_run_name=_name, persist_result=False)
 def retrain(folder: str = ".", workers: int = 0, console: Any = None) -> retraining.Report:
     """Take in new data, train what follows from it, promote, and keep the results.
 

@@ -168,7 +168,10 @@ def _steps(params: Params, workers: int, console: Console) -> Report:
         run()
     if not report.failing:
         keep()
-    create_markdown_artifact(key="retrain", markdown=report.markdown())
+    if not report.nothing:  # else the last one that says something would be hard to find
+        create_markdown_artifact(
+            key="retrain", markdown=report.markdown(), description=f"Retraining of {params.project}"
+        )
     _notify(report, params)
     if report.failing:
         raise Failing(report)
