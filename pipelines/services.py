@@ -321,7 +321,7 @@ class FlowRuns:
                 if top.work_pool_name != POOL or str(top.id) in at_work:
                     continue
                 if all_of_them or (str(run.id) in self.suspected and not starting):
-                    state = (
+                    state: Any = (
                         Scheduled(message="its process is gone: it goes on")
                         if run is top
                         else Crashed(message="its process is gone")

@@ -247,7 +247,7 @@ def _present_runs(client: Any, experiment: str) -> dict[tuple[str, str], Any]:
 def _abandoned(run: Any) -> bool:
     """Whether a run that is not whole is too old for somebody to be at it: a killed sync left it,
     and results have changed since."""
-    return time.time() - run.info.start_time / 1000 > _AT_WORK
+    return bool(time.time() - run.info.start_time / 1000 > _AT_WORK)
 
 
 def _record(root: Path, entry: dict[str, Any], comparison: str) -> dict[str, Any]:
