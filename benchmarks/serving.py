@@ -255,11 +255,7 @@ def files(model: str, texts: Sequence[str], scratch: Path) -> dict[str, Any]:
         pd.DataFrame({"text": [texts[i % len(texts)] for i in range(rows)], "note": notes}).to_csv(
             path, index=False
         )
-<<<<<<< HEAD
-        found[str(rows)] = {
-=======
         found[f"{rows} rows"] = {
->>>>>>> wt-serve
             "file_megabytes": round(path.stat().st_size / 1e6, 1),
             "peak_megabytes": fresh(predicted, str(path), model),
         }
