@@ -306,7 +306,10 @@ def test_secrets_in_urls_are_masked(url: str, shown: str) -> None:
     assert masked(url) == shown
 
 
-def test_urls_in_errors_and_log_lines_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_urls_in_errors_and_log_lines_are_masked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(logs.VERBOSE, "0")  # which the logs are about to set
     url = "https://me:s3cret@host/x?sig=s3cret"
     error = TuneTrailError(f"{url} does not answer", f"try {url}")
     logs.configure(2)

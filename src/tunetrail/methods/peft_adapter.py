@@ -23,8 +23,7 @@ _SITES: dict[str, tuple[Site, ...]] = {
 class PeftAdapter(Method):
     """One of peft's own kinds of adapter, such as DORA, VERA, OFT, BOFT, ADALORA, LOHA or HRA.
 
-    ``config`` is peft's configuration of that kind. Kinds that add tokens are methods of their own
-    here. Most kinds, but not all, start at the base model.
+    ``config`` is peft's own. Kinds that add tokens are methods here. Most others start at the base.
     """
 
     title: ClassVar[str] = "peft adapter"

@@ -68,19 +68,15 @@ class Union(Method):
 
     def merge_obstacle(self) -> str | None:
         """The first one of a part."""
-        found = [(name, method.merge_obstacle()) for name, method in self.methods]
-        return next((f"{name}: {why}" for name, why in found if why is not None), None)
+        return next((f"{n}: {why}" for n, m in self.methods if (why := m.merge_obstacle())), None)
 
     def shard_obstacle(self) -> str | None:
         """The first one of a part."""
-        found = [(name, method.shard_obstacle()) for name, method in self.methods]
-        return next((f"{name}: {why}" for name, why in found if why is not None), None)
+        return next((f"{n}: {why}" for n, m in self.methods if (why := m.shard_obstacle())), None)
 
     def claims(self) -> dict[str, str]:
         """Those of all parts."""
-        return {
-            place: what for _, method in self.methods for place, what in method.claims().items()
-        }
+        return {place: what for _, m in self.methods for place, what in m.claims().items()}
 
     def check(self, base: Mapping[str, Any], max_length: int) -> None:
         """Every part must fit, and so must they together: two sites can be one module."""
