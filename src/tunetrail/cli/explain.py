@@ -163,9 +163,14 @@ def _check(lineage: Json, version: Any, reproduce: list[Json], here: bool, as_js
     if here:
         first = reproduce[0]["command"]
         commit = first.removeprefix("git checkout ") if first.startswith("git checkout ") else ""
-        champion = project / CHAMPIONS / lineage["model"]["task"]
-        graphs = [project, *([champion] if (champion / "dvc.yaml").is_file() else [])]
-        recorded = dict(pair for graph in graphs for pair in Dag(graph).recorded().items())
+        recorded = Dag(project).recorded()
+        champion = CHAMPIONS / lineage["model"]["task"]
+        if any(Path(link.path).is_relative_to(champion) for link in chain):
+            own = Dag(project / champion).recorded()
+            recorded |= own
+            # What it has by a link counts as it was for it, not for the last whole comparison.
+            for path in (Path(name) for name in own if Path(name).is_symlink()):
+                recorded[path.relative_to(champion).as_posix()] = own[path.as_posix()]
         with _progress(len(chain)) as advance:
 
             def looked_at(link: Any) -> None:
