@@ -124,7 +124,12 @@ def _plant(project: Project) -> None:
     ):
         assert project.command("dvc", "remote", *command).returncode == 0
     notify = "import os; print(os.environ['NOTIFY_PASSWORD']); raise SystemExit(3)"
-    kept = {"push": True, "branch": "retrained", "notify": [sys.executable, "-c", notify]}
+    kept = {
+        "methods": "all",
+        "push": True,
+        "branch": "retrained",
+        "notify": [sys.executable, "-c", notify],
+    }
     project.change(retrain=kept, margin=0.02)
 
 
