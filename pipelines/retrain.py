@@ -35,7 +35,7 @@ from tunetrail.dag import Dag, project_root
 from tunetrail.errors import TuneTrailError, Unreachable
 from tunetrail.files import STATE_DIR, read_json, write_json, write_text
 from tunetrail.gate.words import in_words
-from tunetrail.init.champion import check_champion, write_champion
+from tunetrail.init.champion import check_champion, known_champions, write_champion
 from tunetrail.intake import Version, intake
 from tunetrail.intake.record import VERSIONS, versions
 from tunetrail.layout import CARD, COMPARISON, REPORT
@@ -216,12 +216,18 @@ def retrain(
 def _champions(params: Params, report: Report) -> dict[str, str]:
     """Task → method of its champion; nothing unless every task has one: then all is trained.
 
+    Where the registry does not answer the work goes on with the methods that the project knows.
+
     Raises:
-        TuneTrailError: The registry does not answer, or a method cannot be trained by itself.
+        TuneTrailError: A method cannot be trained by itself.
     """
     from tunetrail.tracking.sync import champions
 
-    found = champions(params)
+    try:
+        found = champions(params)
+    except Unreachable as error:
+        found = known_champions(Path.cwd(), params)
+        report.notes.append(f"{error.problem}: champions are of the methods known here")
     if without := [task for task in params.tasks if task not in found]:
         where = (
             "the registry"

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.retrain import Report, _champions
 from tests.conftest import new_project
 from tunetrail.dag import Dag, project_root
 from tunetrail.errors import TuneTrailError
+from tunetrail.files import write_json
 from tunetrail.init.champion import check_champion, link_champions, write_champion
 from tunetrail.lineage.chain import Link
 from tunetrail.lineage.reproduction import commands
@@ -62,6 +64,21 @@ def test_a_champion_has_a_graph_of_its_own_and_the_project_has_not_its(project: 
     shared = [c.command for n, c in with_dvc_from_there.items() if "train@" in n or "base" in n]
     assert set(shared) <= commands_of_both
     assert project_root(folder) == project.root
+
+
+def test_without_the_registry_the_last_known_methods_are_trained(
+    project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    params = read(project)
+    written(params, "own", "lora")
+    compared = {"tasks": {task: {"winner": {"method": "head"}} for task in ("movie", "own")}}
+    write_json(project.root / "comparison" / "comparison.json", compared)
+    report = Report(params.project)
+    assert _champions(params, report) == {"movie": "head", "own": "lora"}
+    (note,) = report.notes
+    assert note.startswith("MLflow at http://127.0.0.1:9 cannot be used")
 
 
 def test_only_what_the_method_needs_is_kept(project: Any) -> None:

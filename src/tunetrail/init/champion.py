@@ -15,13 +15,16 @@ import yaml
 
 from tunetrail.dag import CODE, PIPELINE
 from tunetrail.errors import TuneTrailError
-from tunetrail.files import copy_bytes, write_text
+from tunetrail.files import copy_bytes, read_json, write_text
+from tunetrail.layout import COMPARISON
 from tunetrail.params import Params, read_params, start_of, task_of
 from tunetrail.place import CHAMPIONS
 from tunetrail.run import BASE, PRETRAINED, TAPT
 from tunetrail.settings import read_yaml
 
 _MARK = "# The champion's part of the project's params.yaml. Retraining writes this file anew.\n"
+
+_COMPARISON = Path("comparison") / COMPARISON
 
 #: Keys that are for the whole comparison, or for the project.
 _LEFT_OUT = {"more_seeds", "retrain"}
@@ -60,6 +63,23 @@ def check_champion(params: Params, path: Path, task: str, label: str) -> None:
                 f"{path}: {key}: '{source}' lies outside of the project's folder",
                 f"name it by its absolute path, put it into the folder, {whole}",
             )
+
+
+def known_champions(root: Path, params: Params) -> dict[str, str]:
+    """Task → the champion's method as far as the project knows it, without the registry.
+
+    That is the method that was trained again last, or else the winner of the last comparison.
+    """
+    found: dict[str, str] = {}
+    compared = root / _COMPARISON
+    winners = read_json(compared)["tasks"] if compared.exists() else {}
+    for task in params.tasks:
+        again = root / CHAMPIONS / task / "params.yaml"
+        if again.exists():
+            (found[task],) = read_yaml(again)["methods"]
+        elif task in winners:
+            found[task] = winners[task]["winner"]["method"]
+    return found
 
 
 def write_champion(params: Params, path: Path, task: str, label: str) -> Path:
