@@ -360,8 +360,14 @@ def guarded(run: Callable[[], int], errors: Console) -> int:
         return 128 + stopped.number
 
 
+def quiet_output(as_json: bool) -> contextlib.AbstractContextManager[Any]:
+    """Keep standard output for what a program is to read: Ray writes there what it notices."""
+    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+
+
 def _run(workers: int, as_json: bool, console: Console) -> int:
-    result = run_project(workers, console)
+    with quiet_output(as_json):
+        result = run_project(workers, console)
     if as_json:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
     return 1 if result["failed"] or result["refused"] or "waiting" in result else 0

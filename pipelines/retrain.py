@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 from filelock import FileLock
 from rich.console import Console
 
-from pipelines.compare import guarded, run_champion, run_project
+from pipelines.compare import guarded, quiet_output, run_champion, run_project
 from pipelines.environment import configure_prefect
 from pipelines.keep import commit
 from pipelines.server import connect, wait_until_ready
@@ -424,7 +424,8 @@ def main() -> int:
 
         report: Report
         try:
-            report = flow(workers=options.workers, methods=options.methods, console=console)
+            with quiet_output(options.json):
+                report = flow(workers=options.workers, methods=options.methods, console=console)
         except Failing as failing:
             report = failing.report
         if options.json:
