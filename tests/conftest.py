@@ -150,13 +150,17 @@ def small_project(root: Path) -> Project:
 def _once(
     factory: pytest.TempPathFactory, name: str, make: Callable[[Path], dict[str, Any]]
 ) -> tuple[Project, dict[str, Any]]:
-    """A finished project that all workers of pytest-xdist share; the first one makes it."""
+    """A finished project that all workers of pytest-xdist share; the first one makes it.
+
+    Others may copy it at any moment, so no command may run in it.
+    """
     shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     outcome = shared / f"{name}.json"
     with FileLock(shared / f"{name}.lock"):
         if not outcome.exists():
+            shutil.rmtree(shared / name, ignore_errors=True)  # of a worker that failed to make it
             outcome.write_text(json.dumps(make(shared / name / "project")))
     return Project(shared / name / "project"), json.loads(outcome.read_text())
 

@@ -326,17 +326,15 @@ def test_predictions_keep_every_test_row_and_its_scores(
     )
 
 
-def test_training_cannot_see_the_test_set(
-    first_run: tuple[Project, dict[str, Any]], tmp_path: Path
-) -> None:
-    root = first_run[0].root
+def test_training_cannot_see_the_test_set(small: Project, tmp_path: Path) -> None:
+    root = small.root
     lock = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
     for name, entry in lock.items():
         if name.startswith(("train@", "select@", "cost@")):
             assert not any("/test" in dep["path"] for dep in entry["deps"]), name
     # And it does not need it: a folder with the fit output alone is enough.
     (tmp_path / "fit").symlink_to(root / "data/prepared/own/fit")
-    done = first_run[0].command(
+    done = small.command(
         "tunetrail", "train", "plan/own/head/few/1.json", "models/base", str(tmp_path / "fit"),
         str(tmp_path / "out"),
     )  # fmt: skip
