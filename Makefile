@@ -71,5 +71,5 @@ install:
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install $(PIP) -r requirements.lock
 	@$(BIN)/python -m pip install $(PIP) --no-deps --no-build-isolation -e .
-	@$(BIN)/python -c 'from tunetrail.dag import allow_missing_git; allow_missing_git()'
+	@$(BIN)/python -c 'from tunetrail.repository import allow_missing_git; allow_missing_git()'
 	@touch $(READY)

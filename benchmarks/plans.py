@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from tunetrail.dag import link_code
 from tunetrail.init.project import write_pipeline
+from tunetrail.place import link_code
 
 #: Rows of each task's file; a fifth is for selection, and a fifth for the test.
 _ROWS = 600

@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 
 from pipelines.workers import StageCrashed, WorkerDied, run_command, start_server
 from tunetrail import exchange
-from tunetrail.dag import Cell, Dag, open_repo
+from tunetrail.dag import Cell, Dag
 from tunetrail.errors import TrainingKilled, TuneTrailError
 from tunetrail.params import Runner
+from tunetrail.repository import open_repo
 
 #: Stages that are executed on nodes, unless they measure time.
 _AWAY = {"dapt", "tapt", "tune", "train", "train_more", "evaluate", "evaluate_more"}

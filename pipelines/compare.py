@@ -36,7 +36,7 @@ from pipelines.scheduler import Scheduler
 from pipelines.server import connect, leave, lost, unreachable, wait_until_ready
 from pipelines.workers import end_all, run_command, start_server
 from tunetrail import logs
-from tunetrail.dag import Cell, Dag, project_root, stale_cells
+from tunetrail.dag import Cell, Dag, stale_cells
 from tunetrail.errors import TuneTrailError, Unreachable, masked
 from tunetrail.estimate import Estimator, known_durations, remember
 from tunetrail.exchange import Done
@@ -46,6 +46,7 @@ from tunetrail.layout import REPORT
 from tunetrail.lineage.reproduction import address
 from tunetrail.machine import from_machine, machine_errors
 from tunetrail.params import Params, check_sources, read_params
+from tunetrail.place import project_root
 from tunetrail.report import text
 from tunetrail.report.failures import FINISHED, clear_failures, write_failures
 from tunetrail.stages.more_seeds import give_more_seeds

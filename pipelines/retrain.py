@@ -31,7 +31,7 @@ from pipelines.environment import configure_prefect
 from pipelines.keep import commit
 from pipelines.server import connect, wait_until_ready
 from tunetrail import logs
-from tunetrail.dag import Dag, project_root
+from tunetrail.dag import Dag
 from tunetrail.errors import TuneTrailError, Unreachable
 from tunetrail.files import STATE_DIR, read_json, write_json, write_text
 from tunetrail.gate.words import in_words
@@ -40,7 +40,7 @@ from tunetrail.intake import Version, intake
 from tunetrail.intake.record import VERSIONS, versions
 from tunetrail.layout import CARD, COMPARISON, REPORT
 from tunetrail.params import Params, read_params
-from tunetrail.place import CHAMPIONS
+from tunetrail.place import CHAMPIONS, project_root
 from tunetrail.remote import push
 from tunetrail.report import text
 from tunetrail.report.markdown import aligned

@@ -30,9 +30,9 @@ from rich.console import Console
 
 from pipelines.compare import guarded
 from pipelines.login import PASSWORD, USER, Login, login
-from tunetrail.dag import PIPELINE, project_root
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import STATE_DIR
+from tunetrail.place import PIPELINE, project_root
 
 POOL = "tunetrail"
 

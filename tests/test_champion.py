@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.retrain import Report, _champions
 from tests.conftest import new_project
-from tunetrail.dag import Dag, project_root
+from tunetrail.dag import Dag
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import write_json
 from tunetrail.init.champion import check_champion, link_champions, write_champion
@@ -19,6 +19,7 @@ from tunetrail.lineage.chain import Link
 from tunetrail.lineage.reproduction import commands
 from tunetrail.lineage.trace import in_project
 from tunetrail.params import Params, read_params
+from tunetrail.place import project_root
 
 PARAMS = Path("params.yaml")
 

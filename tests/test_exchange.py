@@ -18,9 +18,10 @@ import pytest
 
 from tests.sharing import flip
 from tunetrail import exchange
-from tunetrail.dag import Dag, open_repo
+from tunetrail.dag import Dag
 from tunetrail.errors import TuneTrailError
 from tunetrail.exchange import Done, Errand, RemoteFailed, Store, Terms
+from tunetrail.repository import open_repo
 
 _DVC = [sys.executable, "-m", "dvc"]
 

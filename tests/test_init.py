@@ -18,12 +18,12 @@ import yaml
 
 from tests.conftest import ROOT, SHARED_DATA, Project
 from tunetrail.cli import main
-from tunetrail.dag import PIPELINE
 from tunetrail.init.project import write_project
 from tunetrail.init.proposal import propose
 from tunetrail.init.reading import read_table
 from tunetrail.init.roles import assign
 from tunetrail.params import read_params, task_of
+from tunetrail.place import PIPELINE
 from tunetrail.splits import GATE, assign_sets
 
 QUEUES = ("billing", "bug", "other")

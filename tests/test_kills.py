@@ -18,8 +18,9 @@ import yaml
 from tests.conftest import BIN, Project
 from tests.kills import MAKE_REPRO, processes, series
 from tests.sharing import in_mlflow
-from tunetrail.dag import Dag, mend_lock_file, stale_cells
+from tunetrail.dag import Dag, stale_cells
 from tunetrail.errors import TuneTrailError
+from tunetrail.repository import mend_lock_file
 
 pytestmark = pytest.mark.pipeline
 

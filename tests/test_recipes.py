@@ -17,10 +17,10 @@ from scipy import stats
 from tests import finished as comparisons
 from tests.conftest import Project
 from tunetrail.cli import main
-from tunetrail.dag import CODE
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import write_json
 from tunetrail.params import check_sources, read_params, sources
+from tunetrail.place import CODE
 from tunetrail.recipes import rules
 from tunetrail.recipes.claims import Claim
 from tunetrail.recipes.observed import Observed

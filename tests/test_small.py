@@ -10,8 +10,8 @@ import yaml
 
 from tests.conftest import ROOT, small_params
 from tests.refusals import exit_code, refusal
-from tunetrail.dag import PIPELINE
 from tunetrail.params import read_params
+from tunetrail.place import PIPELINE
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ import pandas as pd
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from tunetrail.dag import at_revision, project_root
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import read_json
 from tunetrail.layout import CERTIFICATE, COMPARISON, PREDICTIONS
+from tunetrail.place import project_root
+from tunetrail.repository import at_revision
 from tunetrail.stages.compare import row_scores
 from tunetrail.verdicts.costs import costs_of
 from tunetrail.verdicts.decision import Verdict, as_record, decide

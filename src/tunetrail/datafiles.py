@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunetrail.dag import locked, md5_of, open_repo, unreadable
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import copy_bytes, write_text
+from tunetrail.repository import locked, md5_of, open_repo, unreadable
 
 
 def check(root: Path, file: Path) -> bool:

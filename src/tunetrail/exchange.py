@@ -29,9 +29,11 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from tunetrail.code import package_digest
-from tunetrail.dag import CODE, Execution, link_to, locked, md5_of, open_repo
+from tunetrail.dag import Execution
 from tunetrail.errors import TuneTrailError, masked
 from tunetrail.files import stays_inside, write_text
+from tunetrail.place import CODE, link_to
+from tunetrail.repository import locked, md5_of, open_repo
 
 #: Environment variable of a node: where it works.
 FOLDER = "TUNETRAIL_NODE"

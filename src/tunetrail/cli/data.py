@@ -45,8 +45,8 @@ def intake(
 
     Example: tunetrail intake tickets monday.csv
     """
-    from tunetrail.dag import project_root
     from tunetrail.intake import intake as take
+    from tunetrail.place import project_root
 
     root = project_root(Path.cwd())
     with _saying() as say:
@@ -77,9 +77,9 @@ def versions(
 
     Example: tunetrail versions tickets --restore 2
     """
-    from tunetrail.dag import project_root
     from tunetrail.intake import restore as put_back
     from tunetrail.intake import versions as read
+    from tunetrail.place import project_root
 
     root = project_root(Path.cwd())
     if restore is not None:

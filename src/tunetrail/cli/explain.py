@@ -80,7 +80,7 @@ def explain(
 
 
 def _project() -> Path | None:
-    from tunetrail.dag import project_root
+    from tunetrail.place import project_root
 
     try:
         return project_root(Path.cwd())

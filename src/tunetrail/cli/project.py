@@ -141,7 +141,7 @@ def plan(
     Example: tunetrail plan --json
     """
     from tunetrail.cli import planned
-    from tunetrail.dag import project_root
+    from tunetrail.place import project_root
 
     with contextlib.chdir(project_root(Path.cwd())):
         content = planned.look(params, workers)
@@ -484,8 +484,10 @@ def mend() -> None:
     was cut off, it is put back as the last `tunetrail mend` found it. In a fresh clone it makes the
     links that the folders of champions need.
     """
-    from tunetrail.dag import Dag, mend_lock_file, project_root
+    from tunetrail.dag import Dag
     from tunetrail.init.champion import link_champions
+    from tunetrail.place import project_root
+    from tunetrail.repository import mend_lock_file
 
     root = project_root(Path.cwd())
     if mend_lock_file(root):
@@ -508,7 +510,8 @@ def verify(
     DVC goes by the time of a file and believes its cache: a failing disk, or a remote that hands
     out damaged files, goes unnoticed otherwise. Example: tunetrail verify --discard
     """
-    from tunetrail.dag import Dag, project_root
+    from tunetrail.dag import Dag
+    from tunetrail.place import project_root
 
     root = project_root(Path.cwd())
     damaged = [(out, os.path.relpath(path, root)) for out, path in Dag(root).damaged()]

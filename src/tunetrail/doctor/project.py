@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunetrail.dag import CODE, check_pipeline, project_root
 from tunetrail.doctor.finding import Finding, ok, problem, warning
 from tunetrail.doctor.probe import Probe
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import STATE_DIR
+from tunetrail.place import CODE, check_pipeline, project_root
 
 _RESULTS = ("models", "data", "plan", "runs", "comparison")
 

@@ -13,12 +13,11 @@ from typing import Any
 
 import yaml
 
-from tunetrail.dag import CODE, PIPELINE
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import copy_bytes, read_json, write_text
 from tunetrail.layout import COMPARISON
 from tunetrail.params import Params, read_params, start_of, task_of
-from tunetrail.place import CHAMPIONS
+from tunetrail.place import CHAMPIONS, CODE, PIPELINE
 from tunetrail.run import BASE, PRETRAINED, TAPT
 from tunetrail.settings import read_yaml
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import yaml
 
-from tunetrail.dag import CODE, PIPELINE, allow_missing_git, link_code
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import write_text
 from tunetrail.init.proposal import Proposal
 from tunetrail.init.roles import plain
+from tunetrail.place import CODE, PIPELINE, link_code
+from tunetrail.repository import allow_missing_git
 
 _TEMPLATE = PIPELINE.parent
 

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tunetrail.dag import allow_missing_git, link_code, link_to
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import write_text
 from tunetrail.init.project import write_pipeline
 from tunetrail.params import check_sources, read_params, sources
+from tunetrail.place import link_code, link_to
+from tunetrail.repository import allow_missing_git
 from tunetrail.settings import read_yaml
 
 #: First line of the parameters: what has it is written over.

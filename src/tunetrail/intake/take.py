@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from tunetrail.dag import md5_of
 from tunetrail.datafiles import check, get
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.files import STATE_DIR, copy_bytes, file_digest, read_json, scratch
@@ -42,6 +41,7 @@ from tunetrail.intake.rows import changes, ids_of, read_rows, write_rows
 from tunetrail.layout import CARD, DATA, RESULT
 from tunetrail.machine import machine_errors, require_room
 from tunetrail.params import read_params, task_of
+from tunetrail.repository import md5_of
 from tunetrail.stages.ingest import ingest
 from tunetrail.stages.validate import validate
 from tunetrail.tables import READERS

@@ -12,11 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
-from tunetrail.dag import CODE, PIPELINE, allow_missing_git, link_code, link_to
 from tunetrail.errors import TuneTrailError
 from tunetrail.files import write_text
 from tunetrail.init.project import write_pipeline
 from tunetrail.params import read_params, sources
+from tunetrail.place import CODE, PIPELINE, link_code, link_to
+from tunetrail.repository import allow_missing_git
 
 #: Where a recipe's parameters look for the datasets of this machine.
 LOCAL = Path("data/local")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from tunetrail.dag import PIPELINE
 from tunetrail.errors import TuneTrailError, unknown
 from tunetrail.params import Params, read_params
+from tunetrail.place import PIPELINE
 from tunetrail.recipes import Scale
 from tunetrail.recipes.claims import Claim, MoreWhereUnfamiliar
 from tunetrail.settings import Settings, parse, read_yaml
