@@ -300,7 +300,8 @@ def _try_nodes(ray: Any, nodes: list[dict[str, Any]], agreed: exchange.Terms) ->
     except ray.exceptions.RayError as error:
         raise TuneTrailError(
             f"a node of the cluster cannot start TuneTrail: {_last_line(error)}",
-            "install the same version of TuneTrail, with its requirements.lock, on every node",
+            "`ray status` shows whether it is still there; every node needs the same version of "
+            "TuneTrail, with its requirements.lock",
         ) from None
     wrong = [error for error in found if error is not None]
     if wrong:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -137,6 +138,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="every method on every architecture, not two on each; 30 kills of intake, not five",
     )
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start; where a shell began the tests with `&` it is ignored."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def small_project(root: Path) -> Project:
