@@ -344,7 +344,8 @@ def state(project: Project, tracking: str) -> dict[str, Any]:
             )
             for number, version in versions.items()
         },
-        "aliases": dict(client.get_registered_model(_MODEL).aliases),
+        # Numbers of a file's store are other types than those of a server.
+        "aliases": {k: str(v) for k, v in client.get_registered_model(_MODEL).aliases.items()},
     }
 
 

@@ -485,7 +485,7 @@ def test_the_exported_model_keeps_its_answers(finished: Path) -> None:
     assert read_json(finished / "onnx" / SERVING)["answers"] == {"stride": 4, "max_length": 3}
     session = export_stage.open_session(finished / "onnx" / "model.onnx", threads=1)
     inputs = {k: torch.ones(3, 11, dtype=torch.int64) for k in export_stage._INPUTS}
-    assert export_stage._run(session, inputs).shape == (3, 11, 2)
+    assert export_stage.ask(session, inputs).shape == (3, 11, 2)
 
 
 def test_the_served_model_answers_like_the_evaluated_one(finished: Path) -> None:

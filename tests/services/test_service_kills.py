@@ -41,6 +41,7 @@ def test_three_kills_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             expected = undisturbed(Project(tmp_path / "calm"), 1, services.prefect)
         finally:
             services.stop()
-    assert differences(expected, found) == []
+    wrong = differences(expected, found)
+    assert not wrong, "\n".join(wrong)
     assert all(kill.killed for kill in kills), "nothing was there to be killed"
     assert flows["Completed"] > 3
