@@ -306,7 +306,7 @@ def state(project: Project, tracking: str) -> dict[str, Any]:
     runs = client.search_runs([experiment], max_results=1000)
     names = {run.info.run_id: run.info.run_name for run in runs}
     versions = {int(v.version): v for v in client.search_model_versions(f"name='{_MODEL}'")}
-    timed = ("version/", "largest_", "gate.file")
+    timed = ("largest_", "gate.file")
     return {
         "data": {
             path.name: {k: v for k, v in json.loads(path.read_text()).items() if k != "created"}

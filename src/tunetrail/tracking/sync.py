@@ -25,7 +25,7 @@ from tunetrail.gate.policy import Gate
 from tunetrail.layout import CERTIFICATE, DATA, HISTORY, METRICS, MODEL, PREDICTIONS, SERVING
 from tunetrail.params import Params, read_params
 from tunetrail.place import CHAMPIONS, project_of
-from tunetrail.provenance import git_state, versions
+from tunetrail.provenance import git_state
 from tunetrail.run import planned_run
 from tunetrail.stages.register import FORMAT
 from tunetrail.tracking import groups, lineage, trials
@@ -401,8 +401,8 @@ def _register(
 ) -> tuple[Any, bool]:
     """Make sure that the winner is a version; the version, and whether it had to be created."""
     name = model["name"]
-    versions_ = client.search_model_versions(f"name='{name}'")
-    same = _alike(versions_, model)
+    versions = client.search_model_versions(f"name='{name}'")
+    same = _alike(versions, model)
     if not same:
         exported = root / "runs" / "export" / model["task"] / model["label"]
         if file_digest(exported / MODEL) != model["onnx_sha256"]:
@@ -412,22 +412,22 @@ def _register(
             )
         if not client.search_registered_models(f"name='{name}'"):
             client.create_registered_model(name)
-        used = {v.source for v in versions_}
+        used = {v.source for v in versions}
         for left in client.search_logged_models([experiment], f"source_run_id='{run_id}'"):
             if left.model_uri not in used:  # killed before it became a version
                 client.delete_logged_model(left.model_id)
         _log_version(client, root, exported, model, run_id)
-        versions_ = client.search_model_versions(f"name='{name}'")
-    first, *twins = _alike(versions_, model)
+        versions = client.search_model_versions(f"name='{name}'")
+    first, *twins = _alike(versions, model)
     for twin in twins:  # asked for again, because the server was killed while it answered
         client.delete_model_version(name, twin.version)
     return first, not same
 
 
-def _alike(versions_: Any, model: dict[str, Any]) -> list[Any]:
+def _alike(versions: Any, model: dict[str, Any]) -> list[Any]:
     """The versions of a winner, the first one first."""
     wanted = (model["onnx_sha256"], model["run"])
-    found = [v for v in versions_ if (v.tags.get(ONNX_TAG), v.tags.get(RUN_TAG)) == wanted]
+    found = [v for v in versions if (v.tags.get(ONNX_TAG), v.tags.get(RUN_TAG)) == wanted]
     return sorted(found, key=lambda v: int(v.version))
 
 
@@ -471,7 +471,6 @@ def _log_version(
             "seed": str(model["seed"]),
             "largest_logit_difference": f"{certificate['largest_logit_difference']:.3g}",
             **{f"test/{k}": f"{v:.4f}" for k, v in certificate["metrics_onnx"].items()},
-            **{f"version/{k}": v for k, v in versions().items()},
         },
         model_id=logged.model_id,
     )
