@@ -306,7 +306,8 @@ def state(project: Project, tracking: str) -> dict[str, Any]:
     runs = client.search_runs([experiment], max_results=1000)
     names = {run.info.run_id: run.info.run_name for run in runs}
     versions = {int(v.version): v for v in client.search_model_versions(f"name='{_MODEL}'")}
-    timed = ("largest_", "gate.file")
+    # The other two are digests of files with latencies in them.
+    timed = ("largest_", "gate.file", "tunetrail.lineage", "tunetrail.model_card")
     return {
         "data": {
             path.name: {k: v for k, v in json.loads(path.read_text()).items() if k != "created"}
@@ -341,12 +342,26 @@ def state(project: Project, tracking: str) -> dict[str, Any]:
                 {k: v for k, v in version.tags.items() if not k.startswith(timed)},
                 names.get(version.run_id),
                 bool(version.description),
+                _lineage(client, version),
             )
             for number, version in versions.items()
         },
         # Numbers of a file's store are other types than those of a server.
         "aliases": {k: str(v) for k, v in client.get_registered_model(_MODEL).aliases.items()},
     }
+
+
+def _lineage(client: Any, version: Any) -> dict[str, Any]:
+    """The lineage that is stored with a version, without what was measured."""
+    from mlflow.artifacts import load_dict
+
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    found: dict[str, Any] = load_dict(f"{model.artifact_location}/lineage.json")
+    del found["certificate"]["latency"]
+    for link in found["links"]:
+        if link["path"].endswith("certificate.json"):
+            del link["sha256"]
+    return found
 
 
 def differences(expected: Any, found: Any, place: str = "") -> list[str]:
