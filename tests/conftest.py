@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +66,12 @@ class Project:
         )
 
     def run(self, **extra: str) -> dict[str, Any]:
-        """`make run` without the set-up; what it did, as it reports it itself."""
+        """`make run` without the set-up; what it did, as it reports it itself.
+
+        States go to a server that this process's tests share: a temporary one of its own takes
+        longer to start than a few steps of training.
+        """
+        extra = {"PREFECT_API_URL": prefect_api()} | extra
         done = self.command(sys.executable, "-m", "pipelines.compare", "--json", **extra)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
@@ -81,6 +91,33 @@ def _link_weights(source: str, target: str) -> None:
         os.link(source, target, follow_symlinks=False)
     else:
         shutil.copy2(source, target, follow_symlinks=False)
+
+
+@cache
+def prefect_api() -> str:
+    """API of a Prefect server that lives as long as this process (it ends with its input)."""
+    home = tempfile.TemporaryDirectory(prefix="prefect-")
+    atexit.register(home.cleanup)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)} | {
+        "PREFECT_HOME": home.name,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+    }
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.server", str(listener.fileno())],
+            env=environment,
+            stdin=subprocess.PIPE,
+            pass_fds=[listener.fileno()],
+        )
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+    atexit.register(server.wait)
+    assert server.stdin is not None
+    atexit.register(server.stdin.close)
+    with urllib.request.urlopen(f"{url}/health", timeout=600) as answer:
+        assert answer.status == 200
+    return url
 
 
 def small_params() -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.conftest import ROOT, SHARED_DATA, Project
+from tests.conftest import ROOT, SHARED_DATA, Project, prefect_api
 from tunetrail.cli import main
 from tunetrail.init.project import write_project
 from tunetrail.init.proposal import propose
@@ -535,6 +535,7 @@ class Installed(Project):
         return super().environment(PYTHONPATH=str(self.site), **extra)
 
     def run(self, **extra: str) -> dict[str, Any]:
+        extra = {"PREFECT_API_URL": prefect_api()} | extra
         done = self.command("tunetrail", "run", "--json", **extra)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)

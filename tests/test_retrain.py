@@ -12,6 +12,7 @@ import pytest
 
 from pipelines.keep import commit
 from pipelines.retrain import Report
+from tests.conftest import prefect_api
 from tests.gated import gated_project, registered, rows
 from tunetrail.errors import TuneTrailError
 
@@ -143,7 +144,8 @@ def test_new_rows_are_trained_on_and_bad_ones_stop_it(tmp_path: Path) -> None:
     incoming.mkdir(parents=True)
 
     def retrain(*options: str, code: int = 0) -> dict[str, Any]:
-        done = project.command(sys.executable, "-m", "pipelines.retrain", "--json", *options)
+        command = [sys.executable, "-m", "pipelines.retrain", "--json", *options]
+        done = project.command(*command, PREFECT_API_URL=prefect_api())
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return json.loads(done.stdout)
