@@ -71,6 +71,7 @@ IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "PREFECT_CLIENT_MAX_RETRIES": "0",
     "DO_NOT_TRACK": "1",
 }
@@ -85,7 +86,7 @@ class Kill:
     Attributes:
         target: One of :data:`TARGETS`.
         moment: Seconds since the drop of a file, or the kill before.
-        killed: Processes, as the ends of their command lines.
+        killed: Processes, as the ends of their command lines, without folders.
         during: Whether a flow was running.
     """
 
@@ -206,7 +207,7 @@ class Services:
         killed = []
         for process in chosen:
             with contextlib.suppress(psutil.NoSuchProcess):
-                line = " ".join(_command(process))[-60:]
+                line = " ".join(Path(part).name for part in _command(process))[-60:]
                 process.kill()
                 killed.append(line)
         return killed
