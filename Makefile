@@ -28,7 +28,7 @@ test: $(READY) check ## every test but test-services: fast ones first, then the 
 
 test-services: $(READY) ## tests with Chromium, PostgreSQL, sshd, faketime; installs them from Debian's packages
 	@tests/services/install.sh
-	@$(BIN)/python -m pytest tests -m services
+	@$(BIN)/python -m pytest tests -m services -n 2 --dist loadfile
 
 check: lint types imports ## formatting, lint, types, layers
 
