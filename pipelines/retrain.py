@@ -289,7 +289,7 @@ def _steps(
                 _note(report, version)
     if not report.rejected:  # else the data is as it was, and somebody has to look at it first
         run()
-    if not (report.rejected or report.failed):
+    if not report.failed:  # a rejection leaves a record of its reasons
         keep()
     write_text(STATE_DIR / REPORT_FILE, report.markdown())
     if not report.nothing:
@@ -360,7 +360,8 @@ def _keep(report: Report, params: Params) -> None:
         files += [p for name in of_all for p in sorted(CHAMPIONS.glob(f"*/{name}"))]
         files += [*pointers, *sorted(Path("data").glob("**/.gitignore"))]
         files += sorted(Path("data/gate").glob("*.json"))
-        said = f"Retrain {params.project}: {', '.join(report.accepted) or 'no new data'}"
+        new = [*report.accepted, *(f"{name} rejected" for name in report.rejected)]
+        said = f"Retrain {params.project}: {', '.join(new) or 'no new data'}"
         kept_by_dvc = [pointer.with_suffix("") for pointer in pointers]
         report.commit = commit(root, wanted.branch, files, said, kept_by_dvc)
 

@@ -214,6 +214,7 @@ def test_new_rows_are_trained_on_and_bad_ones_stop_it(tmp_path: Path) -> None:
     assert list(refused["rejected"]) == ["own 3"]
     assert any("duplicates" in reason for reason in refused["rejected"]["own 3"])
     assert refused["executed"] == []
+    assert git(project.root, "show", f"{refused['commit']}:data/versions/own/0003.json")
     assert registered(project)["aliases"] == state["aliases"]
     assert (project.root / "data" / "own.csv").read_bytes() == before
 
