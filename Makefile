@@ -3,8 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v pyth
 BIN := .venv/bin
 READY := .venv/ready
 PIP := --disable-pip-version-check -qq
-# Tests wait for processes and disks a lot: two at a time, whatever the machine.
+# Tests wait for processes and disks a lot: two at a time, whatever the machine. Those of a file share
+# what takes minutes to make, so slow ones go file by file.
 BESIDE := -n 2 --dist worksteal
+FILES_BESIDE := -n 2 --dist loadfile
 CI_DIR := $(dir $(abspath $(lastword $(MAKEFILE_LIST)))).ci/
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -24,11 +26,11 @@ repro: $(READY) ## the same without Prefect, one stage after the other
 
 test: $(READY) check ## every test but test-services: fast ones first, then the pipeline on the real model
 	@$(BIN)/python -m pytest tests -m "not pipeline and not services" $(BESIDE)
-	@$(BIN)/python -m pytest tests -m "pipeline and not services" $(BESIDE)
+	@$(BIN)/python -m pytest tests -m "pipeline and not services" $(FILES_BESIDE)
 
 test-services: $(READY) ## tests with Chromium, PostgreSQL, sshd, faketime; installs them from Debian's packages
 	@tests/services/install.sh
-	@$(BIN)/python -m pytest tests -m services -n 2 --dist loadfile
+	@$(BIN)/python -m pytest tests -m services $(FILES_BESIDE)
 
 check: lint types imports ## formatting, lint, types, layers
 
