@@ -106,6 +106,7 @@ def unreachable(what: str) -> TuneTrailError:
 def _start() -> str:
     """Start the temporary server and return the address that its API will have."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else answers take 40 ms
         process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.server", str(listener.fileno())],
             stdin=subprocess.PIPE,

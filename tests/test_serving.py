@@ -128,6 +128,15 @@ def test_requests_that_wait_are_joined_into_one_batch(classes: Exported) -> None
         assert classes.agrees(place, answer.content["predictions"][0])
 
 
+def test_no_part_of_an_answer_waits_for_the_client() -> None:
+    with (
+        serving_server._listening("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_without_batching_every_request_is_a_batch(classes: Exported) -> None:
     with serving(str(classes.folder), "--max-batch", "1") as server, ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda row: server.post({"rows": [row]}), classes.rows()[:12]))
