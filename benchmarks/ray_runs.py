@@ -30,6 +30,7 @@ import psutil
 
 from benchmarks.tasks import checkout
 from tunetrail.files import write_json
+from tunetrail.provenance import provenance
 
 #: Before Ray is imported: nothing is sent to anybody, and everything listens on loopback only (the
 #: second says so by its effect).
@@ -238,7 +239,7 @@ def main() -> None:
         "cells_on_nodes": len(noted),
         "executed_by_repro": repro.stdout.count("> tunetrail"),
         "seconds": round(seconds, 1),
-        "cores": os.cpu_count(),
+        **provenance(),
     }
     write_json(options.out, content)
     print(json.dumps(content, indent=2))

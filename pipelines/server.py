@@ -106,7 +106,6 @@ def unreachable(what: str) -> TuneTrailError:
 def _start() -> str:
     """Start the temporary server and return the address that its API will have."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else answers take 40 ms
         process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.server", str(listener.fileno())],
             stdin=subprocess.PIPE,
@@ -129,6 +128,8 @@ def _serve(listener: socket.socket) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    # Connections have it from here; without it the second packet of an answer comes 40 ms later.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     app = create_app(ephemeral=True, final=True)
     config = uvicorn.Config(app, log_level="error", lifespan="on")
     uvicorn.Server(config).run(sockets=[listener])

@@ -105,7 +105,6 @@ def prefect_api() -> str:
         "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
     }
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else answers take 40 ms
         server = subprocess.Popen(
             [sys.executable, "-m", "pipelines.server", str(listener.fileno())],
             env=environment,
