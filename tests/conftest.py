@@ -27,8 +27,10 @@ SHARED_DATA = Path(os.environ.get("TUNETRAIL_SHARED_DATA", ROOT.parent / "shared
 BIN = Path(sys.executable).parent
 
 #: What a checkout consists of; everything else is made by the commands.
-_TREE = ("src", "pipelines", "data/hutto.yaml", "data/minilm.yaml", "dvc.yaml", "params.yaml")
-_TREE += (".dvc/config", ".dvcignore", ".gitignore", "pyproject.toml")
+_TREE = (
+    "src", "pipelines", "data/hutto.yaml", "data/minilm.yaml", "dvc.yaml", "params.yaml",
+    ".dvc/config", ".dvcignore", ".gitignore", "pyproject.toml",
+)  # fmt: skip
 
 #: Variables that would lead the commands out of the project.
 _FOREIGN = ("MLFLOW_", "PREFECT_", "DVC_", "TUNETRAIL_CHECKPOINT")
@@ -42,7 +44,8 @@ class Project:
 
     @property
     def params(self) -> dict[str, Any]:
-        return yaml.safe_load((self.root / "params.yaml").read_text())
+        found: dict[str, Any] = yaml.safe_load((self.root / "params.yaml").read_text())
+        return found
 
     def change(self, **values: Any) -> None:
         """Replace top-level keys of params.yaml."""
@@ -74,7 +77,8 @@ class Project:
         extra = {"PREFECT_API_URL": prefect_api()} | extra
         done = self.command(sys.executable, "-m", "pipelines.compare", "--json", **extra)
         assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout)
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
 
     def json(self, path: str) -> Any:
         return json.loads((self.root / path).read_text())
@@ -123,7 +127,7 @@ def prefect_api() -> str:
 def small_params() -> dict[str, Any]:
     """One built-in task and one CSV, 200 rows at most; a few steps each."""
     limits = {"train": 96, "selection": 40, "test": 60}
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     return params | {
         "tasks": {
             "movie": {"source": "data/hutto.yaml", "limits": limits},

@@ -52,14 +52,16 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, again and again as a service manager does, until it takes connections."""
-        program = [self.programs / "postgres", "-D", self.folder / "data", "-h", "127.0.0.1"]
-        ready = [self.programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        place = ["-h", "127.0.0.1", "-p", str(self.port)]
+        data, sockets = str(self.folder / "data"), str(self.folder)
+        program = [str(self.programs / "postgres"), "-D", data, "-k", sockets, *place]
+        ready = [str(self.programs / "pg_isready"), "-q", *place]
         deadline = time.monotonic() + 60
         while subprocess.run(ready, check=False).returncode != 0:
             # Processes that outlive a killed postmaster for a moment hold its memory.
             if not self.running:
                 self.process = subprocess.Popen(
-                    [*program, "-p", str(self.port), "-k", self.folder],
+                    program,
                     cwd=self.folder,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -86,10 +88,9 @@ def postgres_server() -> Iterator[Postgres]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         server = Postgres(found[-1], folder, probe.getsockname()[1])
-    initdb = [server.programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "tunetrail"]
-    subprocess.run(
-        [*initdb, "-E", "UTF8"], check=True, cwd=folder, stdout=subprocess.DEVNULL, **_demote()
-    )
+    initdb = [str(server.programs / "initdb"), "-D", str(folder / "data"), "-E", "UTF8"]
+    initdb += ["-A", "trust", "-U", "tunetrail"]
+    subprocess.run(initdb, check=True, cwd=folder, stdout=subprocess.DEVNULL, **_demote())
     server.start()
     try:
         yield server
